@@ -1,0 +1,34 @@
+//! The vocabulary of payments.
+//!
+//! Nothing here performs I/O, reads a clock or knows a wire format.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::as_conversions,
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::float_arithmetic
+    )
+)]
+
+mod amount;
+mod chain_id;
+mod evidence;
+mod identity;
+mod payment;
+mod reason;
+mod settlement;
+mod time;
+
+pub use amount::{Amount, AmountError};
+pub use chain_id::{ChainId, ChainIdError};
+pub use evidence::Evidence;
+pub use identity::{ApiKeyId, IdempotencyKey, InvalidIdempotencyKey, KeyMode, MerchantId};
+pub use payment::{
+    Accepted, Authorization, AuthorizationNonce, Payment, PaymentRequest, Requirements, Scheme,
+    TokenDomain, X402Version,
+};
+pub use reason::{InvalidReason, Refusal};
+pub use settlement::{SettlementId, SettlementStatus, UnknownStatus};
+pub use time::UnixTime;

@@ -1,0 +1,6 @@
+//! Quittance, a self-hosted x402 facilitator.
+//!
+//! The layers and who may import whom are in `ARCHITECTURE.md`; `tests/architecture.rs` holds them.
+
+pub mod domain;
+pub mod verify;

@@ -1,0 +1,2 @@
+//! The `quittance` command.
+fn main() {}
