@@ -3,4 +3,5 @@
 //! The layers and who may import whom are in `ARCHITECTURE.md`; `tests/architecture.rs` holds them.
 
 pub mod domain;
+pub mod protocol;
 pub mod verify;
