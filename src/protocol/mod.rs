@@ -12,10 +12,14 @@
     )
 )]
 
+mod answer;
 mod networks;
 mod object;
 mod request;
+mod supported;
 mod values;
 
+pub use answer::{Code, Reason, SettleAnswer, VerifyAnswer};
 pub use networks::{chain_id, network_name};
 pub use request::{ParseError, Unparsed, parse_request};
+pub use supported::Supported;
