@@ -1,1 +1,168 @@
-//! Placeholder of the first commit.
+//! Every vector gets its verdict: raw JSON in, raw JSON out, the chain's facts from the vector.
+//!
+//! `vectors.json` holds those of the project's reference vectors that need no contract to judge a
+//! signature. Their digests and signatures were made with viem and checked with eth-account.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, and an absent JSON member reads as null"
+)]
+
+use alloy::primitives::{Address, B256, U256};
+use quittance::{
+    domain::{
+        Amount, Authorization, InvalidReason, PaymentRequest, Refusal, TokenDomain, UnixTime,
+    },
+    protocol::{Code, ParseError, VerifyAnswer, parse_request},
+    verify::{ChainSnapshot, Simulation, against, authorization_digest, terms},
+};
+use serde_json::{Value, json};
+
+/// The reasons and error types that `reference/x402.md` sections 2.3, 2.7 and 7.1 list.
+const KNOWN_REASONS: [&str; 32] = [
+    "invalid_exact_evm_scheme",
+    "invalid_exact_evm_missing_eip712_domain",
+    "invalid_exact_evm_network_mismatch",
+    "eip6492_factory_not_allowed",
+    "invalid_exact_evm_signature",
+    "invalid_exact_evm_recipient_mismatch",
+    "invalid_exact_evm_payload_authorization_valid_before",
+    "invalid_exact_evm_payload_authorization_valid_after",
+    "invalid_exact_evm_payload_authorization_value_mismatch",
+    "invalid_exact_evm_authorization_value",
+    "asset_not_deployed_contract",
+    "invalid_exact_evm_eip3009_not_supported",
+    "invalid_exact_evm_nonce_already_used",
+    "invalid_exact_evm_token_name_mismatch",
+    "invalid_exact_evm_token_version_mismatch",
+    "invalid_exact_evm_insufficient_balance",
+    "invalid_exact_evm_transaction_simulation_failed",
+    "invalid_exact_evm_transaction_failed",
+    "invalid_x402_version",
+    "invalid_payment_requirements",
+    "unsupported_scheme",
+    "invalid_network",
+    "invalid_payload",
+    "unsupported_payload_type",
+    "settlement_pending",
+    "duplicate_settlement",
+    "unexpected_verify_error",
+    "unexpected_settle_error",
+    "unauthorized",
+    "forbidden",
+    "idempotency_error",
+    "invalid_request",
+];
+
+/// Ours alone: CDP says `rate_limit_exceeded`. No client branches on it; the status is 429.
+const OWN_REASON: &str = "rate_limited";
+
+#[test]
+fn every_vector_gets_its_verdict() {
+    let file = vectors();
+    let now = UnixTime::from_seconds(file["now"].as_u64().unwrap());
+    for vector in file["vectors"].as_array().unwrap() {
+        let id = &vector["id"];
+        let expect = &vector["expect"];
+        let answer = serde_json::to_value(verdict(vector, now)).unwrap();
+        assert_eq!(answer["isValid"], expect["verify"] == "valid", "{id}: {answer}");
+        assert_eq!(answer["invalidReason"], expect["invalidReason"], "{id}: {answer}");
+        assert_eq!(answer["payer"], expect["payer"], "{id}: {answer}");
+        assert_eq!(answer["invalidMessage"].is_string(), !answer["isValid"].as_bool().unwrap());
+    }
+}
+
+#[test]
+fn every_digest_is_the_one_that_was_signed() {
+    let file = vectors();
+    for vector in file["vectors"].as_array().unwrap() {
+        let request = request(vector);
+        let authorization = request.payment.authorization;
+        let signed = digest_in(&vector["domain"], &authorization);
+        assert_eq!(json!(signed), vector["digest"], "{}", vector["id"]);
+    }
+}
+
+/// A request whose domain is the signed one must yield the same digest on its way through `terms`.
+#[test]
+fn a_valid_payment_carries_the_digest_that_was_signed() {
+    let file = vectors();
+    let now = UnixTime::from_seconds(file["now"].as_u64().unwrap());
+    let valid = |vector: &&Value| vector["expect"]["verify"] == "valid";
+    let mut n_valid = 0;
+    for vector in file["vectors"].as_array().unwrap().iter().filter(valid) {
+        let terms = terms(&request(vector), now).unwrap();
+        assert_eq!(json!(terms.digest()), vector["digest"], "{}", vector["id"]);
+        n_valid += 1;
+    }
+    assert_eq!(n_valid, 6);
+}
+
+#[test]
+fn our_reasons_are_words_that_clients_know() {
+    for reason in InvalidReason::ALL {
+        assert!(KNOWN_REASONS.contains(&reason.as_str()), "{reason}");
+    }
+    for code in Code::ALL {
+        let known = KNOWN_REASONS.contains(&code.as_str());
+        assert_ne!(known, code.as_str() == OWN_REASON, "{}", code.as_str());
+    }
+}
+
+fn vectors() -> Value {
+    serde_json::from_str(include_str!("vectors.json")).unwrap()
+}
+
+fn verdict(vector: &Value, now: UnixTime) -> VerifyAnswer {
+    let parsed = parse_request(vector["request"].to_string().as_bytes());
+    let request = match parsed {
+        Ok(request) => request,
+        Err(ParseError::Refused(unparsed)) => {
+            let Refusal { reason, message } = unparsed.refusal;
+            return VerifyAnswer::invalid(reason, message, unparsed.payer);
+        }
+        Err(ParseError::Malformed(message)) => panic!("{}: {message}", vector["id"]),
+    };
+    let payer = request.payment.authorization.payer;
+    let snapshot = snapshot(&vector["chainState"], &request);
+    match terms(&request, now).and_then(|terms| against(terms, &snapshot)) {
+        Ok(_) => VerifyAnswer::valid(payer),
+        Err(Refusal { reason, message }) => VerifyAnswer::invalid(reason, message, Some(payer)),
+    }
+}
+
+fn request(vector: &Value) -> PaymentRequest {
+    parse_request(vector["request"].to_string().as_bytes()).unwrap()
+}
+
+fn snapshot(state: &Value, request: &PaymentRequest) -> ChainSnapshot {
+    let has_code = |address: Address| !state["code"][address.to_checksum(None)].is_null();
+    let simulation = match state["simulation"].as_str() {
+        Some("revert") => Simulation::Reverts(state["revertReason"].as_str().unwrap().to_owned()),
+        other => {
+            assert_eq!(other, None, "a simulation either reverts or is not mentioned");
+            Simulation::Succeeds
+        }
+    };
+    let balance = state["balance"].as_str().map(|text| Amount::parse(text).unwrap());
+    ChainSnapshot {
+        block_number: 1,
+        block_hash: B256::ZERO,
+        payer_has_code: has_code(request.payment.authorization.payer),
+        asset_has_code: has_code(request.requirements.asset),
+        simulation,
+        authorization_used: Some(state["nonceUsed"].as_bool().unwrap_or_default()),
+        token_name: state["tokenName"].as_str().map(str::to_owned),
+        token_version: Some(state["tokenVersion"].as_str().unwrap_or("2").to_owned()),
+        balance: Some(balance.unwrap_or(Amount::from_base_units(U256::MAX))),
+    }
+}
+
+fn digest_in(domain: &Value, authorization: &Authorization) -> B256 {
+    let text = |key: &str| domain[key].as_str().unwrap().to_owned();
+    let chain_id = format!("eip155:{}", domain["chainId"]).parse().unwrap();
+    let asset = text("verifyingContract").parse().unwrap();
+    let token_domain = TokenDomain { name: text("name"), version: text("version") };
+    authorization_digest(chain_id, asset, &token_domain, authorization)
+}
