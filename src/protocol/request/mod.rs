@@ -139,6 +139,11 @@ fn token_domain(asked: &Object<'_>) -> Result<Option<TokenDomain>, Refusal> {
         let complaint = format!("name and version have at most {MAX_TOKEN_DOMAIN_BYTES} bytes");
         return Err(asked.refusal(InvalidReason::PaymentRequirements, "extra", &complaint));
     }
+    // Postgres text cannot hold NUL, and the signed name may not be altered.
+    if name.contains('\0') || version.contains('\0') {
+        let complaint = "name and version hold no NUL character";
+        return Err(asked.refusal(InvalidReason::PaymentRequirements, "extra", complaint));
+    }
     Ok(Some(TokenDomain { name: name.to_owned(), version: version.to_owned() }))
 }
 

@@ -1,0 +1,248 @@
+//! One endpoint of one chain.
+
+use std::time::Duration;
+
+use alloy::{
+    eips::BlockNumberOrTag,
+    primitives::{Address, B256, U64, U128},
+    rpc::{
+        client::RpcClient,
+        json_rpc::{RpcRecv, RpcSend},
+        types::Filter,
+    },
+    transports::http::Http,
+};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::domain::{AuthorizationNonce, ChainId};
+
+use super::{
+    Block, ChainError, Log, Receipt,
+    error::ChainErrorKind,
+    reply::{BlockReply, FeeHistoryReply, LogReply, ReceiptReply},
+    token::authorization_topics,
+};
+
+/// How long a TCP and TLS connection to an endpoint may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How to reach a chain.
+#[derive(Debug, Clone)]
+pub struct ChainOptions {
+    /// Which chain the endpoint must be of.
+    pub chain_id: ChainId,
+    /// The JSON-RPC endpoint. A secret, because providers put keys into it.
+    pub rpc_url: SecretString,
+    /// How long one call may take, answer included.
+    pub timeout: Duration,
+}
+
+/// What the fee market asks at the moment, in wei.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeeFacts {
+    /// The base fee of the next block.
+    pub base_fee_wei: u128,
+    /// The median priority fee of the latest block, where the node tells.
+    pub priority_fee_wei: u128,
+}
+
+/// A connection to one chain. Cheap to clone; every call has a timeout and no call is retried.
+#[derive(Debug, Clone)]
+pub struct Chain {
+    chain_id: ChainId,
+    pub(super) rpc: RpcClient,
+}
+
+impl Chain {
+    /// Prepares the connection. Nothing is sent yet; see [`Chain::check`].
+    pub fn new(options: &ChainOptions) -> Result<Self, ChainError> {
+        let unusable = |reason: String| ChainError {
+            operation: "prepare the endpoint".to_owned(),
+            chain_id: options.chain_id,
+            source: ChainErrorKind::Unusable(reason),
+        };
+        // The URL is not repeated in the error: it may hold a key.
+        let url = reqwest::Url::parse(options.rpc_url.expose_secret())
+            .map_err(|e| unusable(format!("rpc_url is not a URL: {e}")))?;
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(options.timeout)
+            .build()
+            .map_err(|e| unusable(e.without_url().to_string()))?;
+        let rpc = RpcClient::new(Http::with_client(http, url), true);
+        Ok(Self { chain_id: options.chain_id, rpc })
+    }
+
+    /// Which chain this is.
+    pub const fn chain_id(&self) -> ChainId {
+        self.chain_id
+    }
+
+    /// Asks the endpoint which chain it is of, and refuses another one.
+    pub async fn check(&self) -> Result<(), ChainError> {
+        let operation = || "read the chain id".to_owned();
+        let answered: U64 = self.call(operation, "eth_chainId", ()).await?;
+        if answered.to::<u64>() == self.chain_id.eip155() {
+            return Ok(());
+        }
+        Err(self.unusable(operation(), format!("the endpoint is of eip155:{answered}")))
+    }
+
+    /// The newest block.
+    pub async fn latest_block(&self) -> Result<Block, ChainError> {
+        let operation = || "read the latest block".to_owned();
+        self.block(operation, BlockNumberOrTag::Latest)
+            .await?
+            .ok_or_else(|| self.unusable(operation(), "the node has no latest block".to_owned()))
+    }
+
+    /// The canonical block of that height, or `None` if there is none yet.
+    pub async fn block_at(&self, number: u64) -> Result<Option<Block>, ChainError> {
+        self.block(|| format!("read block {number}"), BlockNumberOrTag::Number(number)).await
+    }
+
+    /// The height below which the sequencer has published everything (`safe`).
+    pub async fn safe_number(&self) -> Result<Option<u64>, ChainError> {
+        let block = self.block(|| "read the safe block".to_owned(), BlockNumberOrTag::Safe).await?;
+        Ok(block.map(|block| block.number))
+    }
+
+    /// The height that can no longer be replaced (`finalized`).
+    pub async fn finalized_number(&self) -> Result<Option<u64>, ChainError> {
+        let block = self
+            .block(|| "read the finalized block".to_owned(), BlockNumberOrTag::Finalized)
+            .await?;
+        Ok(block.map(|block| block.number))
+    }
+
+    /// What a transaction did, or `None` if it is not mined.
+    pub async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, ChainError> {
+        let reply: Option<ReceiptReply> = self
+            .call(|| format!("read receipt of {hash}"), "eth_getTransactionReceipt", (hash,))
+            .await?;
+        Ok(reply.map(Receipt::from))
+    }
+
+    /// The logs of one block by which any of `assets` used up an authorization.
+    pub async fn authorization_logs(
+        &self,
+        block_hash: B256,
+        assets: &[Address],
+    ) -> Result<Vec<Log>, ChainError> {
+        let filter = Filter::new()
+            .at_block_hash(block_hash)
+            .address(assets.to_vec())
+            .event_signature(authorization_topics().to_vec());
+        self.logs(|| format!("read logs of block {block_hash}"), filter).await
+    }
+
+    /// The logs by which `asset` used up one authorization, in blocks `from..=to`.
+    pub async fn authorization_history(
+        &self,
+        asset: Address,
+        payer: Address,
+        nonce: AuthorizationNonce,
+        from: u64,
+        to: u64,
+    ) -> Result<Vec<Log>, ChainError> {
+        let filter = Filter::new()
+            .select(from..=to)
+            .address(asset)
+            .event_signature(authorization_topics().to_vec())
+            .topic1(payer.into_word())
+            .topic2(*nonce.as_bytes());
+        self.logs(|| format!("search blocks {from} to {to} for nonce {nonce}"), filter).await
+    }
+
+    /// How many transactions of `address` are mined: its next account nonce.
+    pub async fn account_nonce(&self, address: Address) -> Result<u64, ChainError> {
+        let operation = || format!("read the account nonce of {address}");
+        let count: U64 =
+            self.call(operation, "eth_getTransactionCount", (address, "latest")).await?;
+        Ok(count.to())
+    }
+
+    /// The balance of `address` in the chain's own coin, in wei.
+    pub async fn balance_wei(
+        &self,
+        address: Address,
+    ) -> Result<alloy::primitives::U256, ChainError> {
+        self.call(
+            || format!("read the balance of {address}"),
+            "eth_getBalance",
+            (address, "latest"),
+        )
+        .await
+    }
+
+    /// What the fee market asks now.
+    pub async fn fee_facts(&self) -> Result<FeeFacts, ChainError> {
+        let operation = || "read the fee history".to_owned();
+        let parameters = (U64::from(1), "latest", [50.0_f64]);
+        let history: FeeHistoryReply = self.call(operation, "eth_feeHistory", parameters).await?;
+        let base_fee = history
+            .base_fee_per_gas
+            .last()
+            .ok_or_else(|| self.unusable(operation(), "the node names no base fee".to_owned()))?;
+        let priority_fee = history
+            .reward
+            .and_then(|blocks| blocks.last().and_then(|percentiles| percentiles.first().copied()))
+            .unwrap_or(U128::ZERO);
+        Ok(FeeFacts { base_fee_wei: base_fee.to(), priority_fee_wei: priority_fee.to() })
+    }
+
+    /// Hands signed bytes to the network.
+    ///
+    /// No answer proves anything: an error may follow a transaction that was taken, and an
+    /// acceptance may be forgotten. Only a block tells.
+    pub async fn send(&self, hash: B256, raw: &[u8]) -> Result<(), ChainError> {
+        let raw = alloy::primitives::Bytes::copy_from_slice(raw);
+        let answered: B256 = self
+            .call(|| format!("send transaction {hash}"), "eth_sendRawTransaction", (raw,))
+            .await?;
+        if answered != hash {
+            tracing::warn!(transaction.hash = %hash, answered = %answered, "a node answered another hash");
+        }
+        Ok(())
+    }
+
+    async fn block(
+        &self,
+        operation: impl Fn() -> String,
+        tag: BlockNumberOrTag,
+    ) -> Result<Option<Block>, ChainError> {
+        let reply: Option<BlockReply> =
+            self.call(operation, "eth_getBlockByNumber", (tag, false)).await?;
+        Ok(reply.map(Block::from))
+    }
+
+    async fn logs(
+        &self,
+        operation: impl Fn() -> String,
+        filter: Filter,
+    ) -> Result<Vec<Log>, ChainError> {
+        let replies: Vec<LogReply> = self.call(operation, "eth_getLogs", (filter,)).await?;
+        Ok(replies.into_iter().map(Log::from).collect())
+    }
+
+    async fn call<Params: RpcSend, Reply: RpcRecv>(
+        &self,
+        operation: impl Fn() -> String,
+        method: &'static str,
+        params: Params,
+    ) -> Result<Reply, ChainError> {
+        metrics::counter!("quittance_rpc_calls_total", "method" => method).increment(1);
+        self.rpc.request(method, params).await.map_err(|source| {
+            metrics::counter!("quittance_rpc_errors_total", "method" => method).increment(1);
+            self.failed(operation(), source.into())
+        })
+    }
+
+    pub(super) fn unusable(&self, operation: String, reason: String) -> ChainError {
+        self.failed(operation, ChainErrorKind::Unusable(reason))
+    }
+
+    pub(super) const fn failed(&self, operation: String, source: ChainErrorKind) -> ChainError {
+        ChainError { operation, chain_id: self.chain_id, source }
+    }
+}

@@ -1,0 +1,113 @@
+//! Everything verification asks of a chain, in one batch at one block.
+
+use alloy::{
+    eips::BlockId,
+    primitives::{Address, Bytes, TxKind},
+    rpc::{
+        client::{BatchRequest, Waiter},
+        types::TransactionRequest,
+    },
+    sol_types::SolCall,
+    transports::{RpcError, TransportErrorKind},
+};
+
+use crate::{
+    domain::{Amount, Authorization},
+    verify::{ChainSnapshot, EcdsaSignature, Simulation},
+};
+
+use super::{
+    Block, Chain, ChainError, TRANSFER_GAS_LIMIT,
+    error::{ChainErrorKind, execution_failure},
+    token::{Token, transfer_calldata},
+};
+
+type CallAnswer = Result<Bytes, RpcError<TransportErrorKind>>;
+
+impl Chain {
+    /// What `block` says about one payment: one JSON-RPC batch, every fact at that block's hash.
+    ///
+    /// An answer of the token, a revert included, is a fact; trouble with the endpoint is an error.
+    pub async fn snapshot(
+        &self,
+        block: &Block,
+        asset: Address,
+        authorization: &Authorization,
+        signature: &EcdsaSignature,
+    ) -> Result<ChainSnapshot, ChainError> {
+        let failed = |source: RpcError<TransportErrorKind>| {
+            let operation = format!("read what block {} says of a payment", block.number);
+            self.failed(operation, source.into())
+        };
+        metrics::counter!("quittance_rpc_calls_total", "method" => "snapshot").increment(1);
+        let at = BlockId::hash(block.hash);
+        let mut batch = self.rpc.new_batch();
+        let payer_code = add_code(&mut batch, authorization.payer, at).map_err(failed)?;
+        let asset_code = add_code(&mut batch, asset, at).map_err(failed)?;
+        let mut ask = |data: Vec<u8>| add_call(&mut batch, asset, data.into(), at).map_err(failed);
+        let simulation = ask(transfer_calldata(authorization, signature).into())?;
+        let state = ask(Token::authorizationStateCall {
+            authorizer: authorization.payer,
+            nonce: *authorization.nonce.as_bytes(),
+        }
+        .abi_encode())?;
+        let name = ask(Token::nameCall {}.abi_encode())?;
+        let version = ask(Token::versionCall {}.abi_encode())?;
+        let balance = ask(Token::balanceOfCall { account: authorization.payer }.abi_encode())?;
+        batch.send().await.map_err(failed)?;
+
+        let simulation = match simulation.await {
+            Ok(_) => Simulation::Succeeds,
+            Err(error) => match execution_failure(&error) {
+                Some(reason) => Simulation::Reverts(reason),
+                None => return Err(failed(error)),
+            },
+        };
+        Ok(ChainSnapshot {
+            block_number: block.number,
+            block_hash: block.hash,
+            payer_has_code: !payer_code.await.map_err(failed)?.is_empty(),
+            asset_has_code: !asset_code.await.map_err(failed)?.is_empty(),
+            simulation,
+            authorization_used: self.view::<Token::authorizationStateCall>(state.await)?,
+            token_name: self.view::<Token::nameCall>(name.await)?,
+            token_version: self.view::<Token::versionCall>(version.await)?,
+            balance: self.view::<Token::balanceOfCall>(balance.await)?.map(Amount::from_base_units),
+        })
+    }
+
+    /// The decoded answer of a view; `None` if the contract does not give one.
+    fn view<Call: SolCall>(&self, answer: CallAnswer) -> Result<Option<Call::Return>, ChainError> {
+        match answer {
+            Ok(bytes) => Ok(Call::abi_decode_returns(&bytes).ok()),
+            Err(error) if execution_failure(&error).is_some() => Ok(None),
+            Err(error) => {
+                let operation = format!("call {} of a token", Call::SIGNATURE);
+                Err(self.failed(operation, ChainErrorKind::Rpc(error)))
+            }
+        }
+    }
+}
+
+fn add_code(
+    batch: &mut BatchRequest<'_>,
+    address: Address,
+    at: BlockId,
+) -> Result<Waiter<Bytes>, RpcError<TransportErrorKind>> {
+    batch.add_call("eth_getCode", &(address, at))
+}
+
+fn add_call(
+    batch: &mut BatchRequest<'_>,
+    to: Address,
+    data: Bytes,
+    at: BlockId,
+) -> Result<Waiter<Bytes>, RpcError<TransportErrorKind>> {
+    let request = TransactionRequest {
+        to: Some(TxKind::Call(to)),
+        gas: Some(TRANSFER_GAS_LIMIT),
+        input: data.into(),
+        ..TransactionRequest::default()
+    };
+    batch.add_call("eth_call", &(request, at))
+}

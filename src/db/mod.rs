@@ -1,0 +1,53 @@
+//! The connection to Postgres: pool, migrations, and how SQL trouble is told.
+//!
+//! Holds no query. Each layer above has its own, and every one of them takes a connection, so that
+//! the caller decides what commits together.
+
+mod error;
+mod value;
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{PgPool, migrate::Migrator, postgres::PgPoolOptions};
+
+pub use error::{DbError, During};
+pub use value::{address, amount, authorization_nonce, chain_id, hash, height, number, u256};
+
+/// The migrations in `migrations/`, inside the binary.
+pub static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// How long a request waits for a free connection before it fails.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Opens a pool and proves that the server answers.
+pub async fn connect(url: &SecretString, n_connections_max: u32) -> Result<PgPool, DbError> {
+    PgPoolOptions::new()
+        .max_connections(n_connections_max)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect(url.expose_secret())
+        .await
+        .during("connect to the database")
+}
+
+/// Applies the migrations that are missing.
+pub async fn migrate(pool: &PgPool) -> Result<(), DbError> {
+    MIGRATIONS.run(pool).await.map_err(sqlx::Error::from).during("migrate the database")
+}
+
+/// Whether the database has every migration of this binary.
+pub async fn is_migrated(pool: &PgPool) -> Result<bool, DbError> {
+    let exists: Option<String> = sqlx::query_scalar("select to_regclass('_sqlx_migrations')::text")
+        .fetch_one(pool)
+        .await
+        .during("look for migrations")?;
+    if exists.is_none() {
+        return Ok(false);
+    }
+    let applied: Vec<i64> =
+        sqlx::query_scalar("select version from _sqlx_migrations where success")
+            .fetch_all(pool)
+            .await
+            .during("read applied migrations")?;
+    Ok(MIGRATIONS.iter().all(|migration| applied.contains(&migration.version)))
+}

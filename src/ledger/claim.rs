@@ -1,0 +1,88 @@
+//! The promise: one authorization is claimed once.
+
+use sqlx::PgConnection;
+
+use crate::{
+    db::{self, DbError, During},
+    domain::{ApiKeyId, IdempotencyKey, MerchantId, SettlementId, SettlementStatus},
+    verify::Verified,
+};
+
+use super::{ANSWER_RIGHT, entry, event};
+
+/// Who claims a payment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The id that the new settlement would have.
+    pub settlement_id: SettlementId,
+    /// The merchant that asks.
+    pub merchant_id: MerchantId,
+    /// With which key.
+    pub api_key_id: ApiKeyId,
+    /// Which request of its own the resource server serves with it.
+    pub idempotency_key: Option<IdempotencyKey>,
+}
+
+/// What came of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimOutcome {
+    /// It is ours to settle, and this caller holds the right to be told.
+    Claimed,
+    /// The authorization, or the merchant's idempotency key, was claimed before.
+    Taken,
+}
+
+/// Records the promise to settle `verified`: the settlement, its pending entry and its first event.
+pub async fn claim(
+    conn: &mut PgConnection,
+    claim: &Claim,
+    verified: &Verified,
+) -> Result<ClaimOutcome, DbError> {
+    let terms = verified.terms();
+    let (authorization, requirements) = (terms.authorization(), terms.requirements());
+    let digest = terms.digest();
+    // Either unique constraint may answer; the caller rereads to learn which.
+    let inserted = sqlx::query!(
+        "
+        insert into settlement (settlement_id, merchant_id, api_key_id, x402_version, scheme, chain_id,
+            asset, payer, payee, amount, valid_after, valid_before, authorization_nonce, signature,
+            token_name, token_version, digest, resource, verified_block, idempotency_key,
+            answer_held_until)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric,
+            $12::text::numeric, $13, $14, $15, $16, $17, $18, $19, $20,
+            now() + make_interval(secs => $21))
+        on conflict do nothing
+        ",
+        claim.settlement_id.as_uuid(),
+        claim.merchant_id.as_uuid(),
+        claim.api_key_id.as_uuid(),
+        i16::from(terms.version().as_u8()),
+        requirements.scheme.as_str(),
+        requirements.chain_id.to_string(),
+        requirements.asset.as_slice(),
+        authorization.payer.as_slice(),
+        authorization.payee.as_slice(),
+        authorization.amount.to_string(),
+        authorization.valid_after.to_string(),
+        authorization.valid_before.to_string(),
+        authorization.nonce.as_bytes().as_slice(),
+        terms.signature().to_bytes(),
+        terms.token_domain().name,
+        terms.token_domain().version,
+        digest.as_slice(),
+        requirements.resource.as_deref(),
+        db::height(verified.block_number())?,
+        claim.idempotency_key.as_ref().map(IdempotencyKey::as_str),
+        ANSWER_RIGHT.as_secs_f64(),
+    )
+    .execute(&mut *conn)
+    .await
+    .during("claim a settlement")?;
+    if inserted.rows_affected() == 0 {
+        return Ok(ClaimOutcome::Taken);
+    }
+    let opened = event::Event::to(SettlementStatus::Claimed);
+    event::append(conn, claim.settlement_id, None, &opened).await?;
+    entry::payment(conn, claim.settlement_id, entry::Kind::Pending, None).await?;
+    Ok(ClaimOutcome::Claimed)
+}

@@ -1,0 +1,137 @@
+//! Double entries: every row moves an amount from one account to another, and none is ever changed.
+
+use alloy::primitives::{Address, B256, U256};
+use sqlx::PgConnection;
+
+use crate::{
+    db::{DbError, During},
+    domain::{ChainId, SettlementId},
+};
+
+/// What an entry says of a payment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Promised, not moved.
+    Pending,
+    /// Moved, by evidence.
+    Post,
+    /// Will not move.
+    Void,
+    /// Moved back, because the evidence is gone.
+    Reverse,
+}
+
+impl Kind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Post => "post",
+            Self::Void => "void",
+            Self::Reverse => "reverse",
+        }
+    }
+}
+
+/// Records what became of the money of a settlement. A reversal swaps the two accounts.
+pub(super) async fn payment(
+    conn: &mut PgConnection,
+    settlement_id: SettlementId,
+    kind: Kind,
+    block_hash: Option<B256>,
+) -> Result<(), DbError> {
+    sqlx::query!(
+        "
+        insert into ledger_entry (settlement_id, subject, kind, sequence, debit_account,
+            credit_account, asset, amount, block_hash)
+        select settlement_id, 'payment', $2,
+            (select count(*) from ledger_entry
+                where settlement_id = $1 and subject = 'payment' and kind = $2),
+            case when $2 = 'reverse' then 'payee:0x' || encode(payee, 'hex')
+                else 'payer:0x' || encode(payer, 'hex') end,
+            case when $2 = 'reverse' then 'payer:0x' || encode(payer, 'hex')
+                else 'payee:0x' || encode(payee, 'hex') end,
+            chain_id || '/0x' || encode(asset, 'hex'), amount, $3
+        from settlement where settlement_id = $1
+        ",
+        settlement_id.as_uuid(),
+        kind.as_str(),
+        block_hash.as_ref().map(B256::as_slice),
+    )
+    .execute(conn)
+    .await
+    .during("write a payment's ledger entry")?;
+    Ok(())
+}
+
+/// One settlement's part of what a mined transaction cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GasShare {
+    /// Which settlement bears it.
+    pub settlement_id: SettlementId,
+    /// The transaction that was mined.
+    pub transaction_id: i64,
+    /// The chain, for the name of its coin.
+    pub chain_id: ChainId,
+    /// The wallet that paid.
+    pub wallet: Address,
+    /// How much, in wei.
+    pub fee_wei: U256,
+    /// The block it was mined in.
+    pub block_hash: B256,
+}
+
+/// Charges a share of gas to the merchant of a settlement.
+pub async fn post_gas(conn: &mut PgConnection, share: &GasShare) -> Result<(), DbError> {
+    sqlx::query!(
+        "
+        insert into ledger_entry (settlement_id, subject, kind, sequence, debit_account,
+            credit_account, asset, amount, transaction_id, block_hash)
+        select settlement_id, 'gas', 'post',
+            (select count(*) from ledger_entry
+                where settlement_id = $1 and subject = 'gas' and kind = 'post'),
+            $2, 'gas:' || merchant_id, $3, $4::text::numeric, $5, $6
+        from settlement where settlement_id = $1
+        ",
+        share.settlement_id.as_uuid(),
+        format!("wallet:{:#x}", share.wallet),
+        format!("{}/native", share.chain_id),
+        share.fee_wei.to_string(),
+        share.transaction_id,
+        share.block_hash.as_slice(),
+    )
+    .execute(conn)
+    .await
+    .during("write a gas ledger entry")?;
+    Ok(())
+}
+
+/// Takes back the gas entries of transactions whose block is gone.
+pub async fn reverse_gas(
+    conn: &mut PgConnection,
+    transaction_ids: &[i64],
+    orphaned_blocks: &[B256],
+) -> Result<(), DbError> {
+    let blocks: Vec<Vec<u8>> = orphaned_blocks.iter().map(|hash| hash.to_vec()).collect();
+    sqlx::query!(
+        "
+        insert into ledger_entry (settlement_id, subject, kind, sequence, debit_account,
+            credit_account, asset, amount, transaction_id, block_hash)
+        select post.settlement_id, 'gas', 'reverse',
+            (select count(*) from ledger_entry earlier
+                where earlier.settlement_id = post.settlement_id and earlier.subject = 'gas'
+                    and earlier.kind = 'reverse')
+                + row_number() over (partition by post.settlement_id order by post.ledger_entry_id) - 1,
+            post.credit_account, post.debit_account, post.asset, post.amount, post.transaction_id,
+            post.block_hash
+        from ledger_entry post
+        where post.subject = 'gas' and post.kind = 'post' and post.transaction_id = any($1)
+            and post.block_hash = any($2)
+        ",
+        transaction_ids,
+        &blocks,
+    )
+    .execute(conn)
+    .await
+    .during("reverse gas ledger entries")?;
+    Ok(())
+}

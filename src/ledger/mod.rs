@@ -1,0 +1,33 @@
+//! The books: settlements, their events, the evidence and the double entries.
+//!
+//! Every function takes a connection: its caller owns the database transaction, so state, event and
+//! money commit together. Nothing here reads a chain or decides anything about a payment; the
+//! database's own constraints refuse what must never happen.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::as_conversions,
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        clippy::float_arithmetic
+    )
+)]
+
+mod answer;
+mod claim;
+mod entry;
+mod event;
+mod settlement;
+mod transition;
+
+pub use answer::{
+    ANSWER_RIGHT, decided, hand_out_success, release_answer_right, renew_answer_rights,
+    take_answer_right,
+};
+pub use claim::{Claim, ClaimOutcome, claim};
+pub use entry::{GasShare, post_gas, reverse_gas};
+pub use settlement::{
+    Settlement, find_by_authorization, find_by_idempotency_key, settlement, settlements,
+};
+pub use transition::{fail, include, orphan, promote, requeue, submit};
