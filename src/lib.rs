@@ -2,6 +2,7 @@
 //!
 //! The layers and who may import whom are in `ARCHITECTURE.md`; `tests/architecture.rs` holds them.
 
+pub mod chain;
 pub mod domain;
 pub mod protocol;
 pub mod verify;
