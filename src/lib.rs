@@ -3,6 +3,8 @@
 //! The layers and who may import whom are in `ARCHITECTURE.md`; `tests/architecture.rs` holds them.
 
 pub mod chain;
+pub mod db;
 pub mod domain;
+pub mod ledger;
 pub mod protocol;
 pub mod verify;

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use alloy::{
     eips::BlockNumberOrTag,
-    primitives::{Address, B256, U64, U128},
+    primitives::{Address, B256, Bytes, TxKind, U64, U128, U256},
     rpc::{
         client::RpcClient,
         json_rpc::{RpcRecv, RpcSend},
-        types::Filter,
+        types::{Filter, TransactionRequest},
     },
+    sol_types::SolCall,
     transports::http::Http,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -20,7 +21,7 @@ use super::{
     Block, ChainError, Log, Receipt,
     error::ChainErrorKind,
     reply::{BlockReply, FeeHistoryReply, LogReply, ReceiptReply},
-    token::authorization_topics,
+    token::{Token, authorization_topics},
 };
 
 /// How long a TCP and TLS connection to an endpoint may take.
@@ -163,16 +164,30 @@ impl Chain {
     }
 
     /// The balance of `address` in the chain's own coin, in wei.
-    pub async fn balance_wei(
-        &self,
-        address: Address,
-    ) -> Result<alloy::primitives::U256, ChainError> {
+    pub async fn balance_wei(&self, address: Address) -> Result<U256, ChainError> {
         self.call(
             || format!("read the balance of {address}"),
             "eth_getBalance",
             (address, "latest"),
         )
         .await
+    }
+
+    /// How much of a token `account` holds, in base units.
+    pub async fn token_balance(
+        &self,
+        asset: Address,
+        account: Address,
+    ) -> Result<U256, ChainError> {
+        let operation = || format!("read how much of {asset} {account} holds");
+        let request = TransactionRequest {
+            to: Some(TxKind::Call(asset)),
+            input: Token::balanceOfCall { account }.abi_encode().into(),
+            ..TransactionRequest::default()
+        };
+        let answer: Bytes = self.call(operation, "eth_call", (request, "latest")).await?;
+        Token::balanceOfCall::abi_decode_returns(&answer)
+            .map_err(|error| self.unusable(operation(), error.to_string()))
     }
 
     /// What the fee market asks now.
@@ -196,7 +211,7 @@ impl Chain {
     /// No answer proves anything: an error may follow a transaction that was taken, and an
     /// acceptance may be forgotten. Only a block tells.
     pub async fn send(&self, hash: B256, raw: &[u8]) -> Result<(), ChainError> {
-        let raw = alloy::primitives::Bytes::copy_from_slice(raw);
+        let raw = Bytes::copy_from_slice(raw);
         let answered: B256 = self
             .call(|| format!("send transaction {hash}"), "eth_sendRawTransaction", (raw,))
             .await?;

@@ -35,6 +35,12 @@ pub async fn migrate(pool: &PgPool) -> Result<(), DbError> {
     MIGRATIONS.run(pool).await.map_err(sqlx::Error::from).during("migrate the database")
 }
 
+/// Asks the server whether it is there.
+pub async fn ping(pool: &PgPool) -> Result<(), DbError> {
+    sqlx::query("select 1").execute(pool).await.during("ask the database whether it is there")?;
+    Ok(())
+}
+
 /// Whether the database has every migration of this binary.
 pub async fn is_migrated(pool: &PgPool) -> Result<bool, DbError> {
     let exists: Option<String> = sqlx::query_scalar("select to_regclass('_sqlx_migrations')::text")

@@ -22,4 +22,4 @@ mod terms;
 pub use against::{ChainSnapshot, Simulation, Verified, against};
 pub use digest::authorization_digest;
 pub use signature::{EcdsaSignature, SignatureForm};
-pub use terms::{MINING_MARGIN, Terms, terms};
+pub use terms::{MINING_MARGIN, Terms, repeats, terms};

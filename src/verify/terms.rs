@@ -70,6 +70,14 @@ pub fn terms(request: &PaymentRequest, now: UnixTime) -> Result<Terms, Refusal> 
     Ok(terms)
 }
 
+/// Whether `request` is the payment whose digest is `digest` again: signed by its payer, and asked
+/// with the same payee, amount, asset and chain. At any time, because a repetition may come late.
+pub fn repeats(request: &PaymentRequest, digest: B256) -> bool {
+    signed_terms(request).is_ok_and(|terms| {
+        terms.digest == digest && check_payee(&terms).is_ok() && check_amount(&terms).is_ok()
+    })
+}
+
 fn signed_terms(request: &PaymentRequest) -> Result<Terms, Refusal> {
     let (payment, requirements) = (&request.payment, &request.requirements);
     if payment.accepted.scheme != Some(Scheme::Exact) {
