@@ -5,6 +5,7 @@
 pub mod chain;
 pub mod db;
 pub mod domain;
+pub mod engine;
 pub mod ledger;
 pub mod protocol;
 pub mod verify;

@@ -1,0 +1,255 @@
+//! The wallet's loop: gives claimed settlements an account nonce, signs, stores, sends.
+//!
+//! Account nonce and signature are made at the moment of sending, so waiting settlements hold no
+//! nonce and leave no gap. What is stored is sent again after each block that does not hold it.
+
+use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
+
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    chain::{TRANSFER_GAS_LIMIT, transfer_calldata},
+    db::During,
+    domain::SettlementId,
+    ledger::{self, Settlement},
+};
+
+use super::{
+    Engine, EngineError, fees, outcomes,
+    store::{self, NewTransaction, OpenTransaction},
+    verdict::{Verdict, examine},
+    wallet::{Call, Signed},
+};
+
+/// How often the wallet looks for work without being woken: other replicas claim too.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the wallet rests after trouble.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How long a settlement that cannot be paid now is left alone.
+const NOT_NOW_DELAY: Duration = Duration::from_secs(2);
+
+/// What this process remembers of what it sent. Lost at a restart, and then everything open is sent
+/// again, which is harmless: the bytes are the same.
+#[derive(Debug, Default)]
+struct Sent {
+    height_of: HashMap<i64, u64>,
+}
+
+impl Engine {
+    /// Runs the wallet until `stop`.
+    pub async fn run_wallet(&self, stop: &CancellationToken) {
+        let Some(wallet_id) = self.register_until(stop).await else { return };
+        let mut sent = Sent::default();
+        while !stop.is_cancelled() {
+            let pause = match self.dispatch(wallet_id, &mut sent).await {
+                Ok(()) => {
+                    self.health.wallet_ready();
+                    POLL_INTERVAL
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        error = ?error, chain.id = %self.chain.chain_id(), "the wallet could not go on"
+                    );
+                    RETRY_INTERVAL
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => (),
+                () = self.work.notified() => (),
+                () = tokio::time::sleep(pause) => (),
+            }
+        }
+    }
+
+    async fn register_until(&self, stop: &CancellationToken) -> Option<i32> {
+        loop {
+            match self.register().await {
+                Ok(wallet_id) => return Some(wallet_id),
+                Err(error) => {
+                    tracing::error!(error = ?error, "the wallet cannot start");
+                    self.health.wallet_failed(error.to_string());
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                () = tokio::time::sleep(POLL_INTERVAL) => (),
+            }
+        }
+    }
+
+    async fn register(&self) -> Result<i32, EngineError> {
+        self.chain.check().await?;
+        let address = self.wallet.address();
+        let on_chain = self.chain.account_nonce(address).await?;
+        let mut conn = self.pool.acquire().await.during("register a wallet")?;
+        let row = store::ensure_wallet(&mut conn, self.chain.chain_id(), address, on_chain).await?;
+        if on_chain > row.next_account_nonce {
+            return Err(EngineError::ForeignTransactions {
+                chain_id: self.chain.chain_id(),
+                address,
+                on_chain,
+                recorded: row.next_account_nonce,
+            });
+        }
+        if self.chain.balance_wei(address).await?.is_zero() {
+            tracing::error!(wallet.address = %address, "the wallet has no money for gas");
+        }
+        Ok(row.wallet_id)
+    }
+
+    /// Sends again what the last block left out, then signs for what waits, while places are free.
+    async fn dispatch(&self, wallet_id: i32, sent: &mut Sent) -> Result<(), EngineError> {
+        let mut conn = self.pool.acquire().await.during("read open transactions")?;
+        let open = store::open_transactions(&mut conn, wallet_id).await?;
+        drop(conn);
+        sent.height_of.retain(|id, _| open.iter().any(|open| open.transaction_id == *id));
+        for transaction in &open {
+            self.send_if_due(transaction, sent).await?;
+        }
+        let mut n_in_flight = open.len();
+        while n_in_flight < self.options.n_in_flight_max {
+            match self.sign_next(wallet_id).await? {
+                Next::Stored(transaction) => {
+                    self.send_if_due(&transaction, sent).await?;
+                    n_in_flight = n_in_flight.saturating_add(1);
+                }
+                Next::Skipped => (),
+                Next::Nothing => break,
+            }
+        }
+        metrics::gauge!("quittance_wallet_in_flight", "chain" => self.chain.chain_id().to_string())
+            .set(u32::try_from(n_in_flight).unwrap_or(u32::MAX));
+        Ok(())
+    }
+
+    async fn sign_next(&self, wallet_id: i32) -> Result<Next, EngineError> {
+        let mut conn = self.pool.acquire().await.during("find the next settlement to send")?;
+        let Some((settlement_id, is_fresh)) =
+            store::next_claimed(&mut conn, self.chain.chain_id()).await?
+        else {
+            return Ok(Next::Nothing);
+        };
+        let settlement = ledger::settlement(&mut conn, settlement_id).await?;
+        if !is_fresh && !self.is_still_payable(&mut conn, &settlement).await? {
+            return Ok(Next::Skipped);
+        }
+        let account_nonce = store::next_account_nonce(&mut conn, wallet_id).await?;
+        drop(conn);
+        let fees = fees::offer(self.chain.fee_facts().await?);
+        let signed = self.wallet.sign(&Call {
+            chain_id: self.chain.chain_id(),
+            account_nonce,
+            to: settlement.asset,
+            data: transfer_calldata(&settlement.authorization, &settlement.signature),
+            gas_limit: TRANSFER_GAS_LIMIT,
+            fees,
+        })?;
+        let new = NewTransaction {
+            wallet_id,
+            chain_id: self.chain.chain_id(),
+            account_nonce,
+            signed: &signed,
+            fees,
+            gas_limit: TRANSFER_GAS_LIMIT,
+            settlement_ids: &[settlement_id],
+        };
+        Ok(match self.store(&new, settlement_id).await? {
+            Some(transaction_id) => {
+                tracing::info!(
+                    settlement.id = %settlement_id,
+                    transaction.hash = %signed.hash,
+                    account_nonce,
+                    "stored a transaction"
+                );
+                let Signed { hash, raw } = signed;
+                Next::Stored(OpenTransaction { transaction_id, hash, raw })
+            }
+            None => Next::Skipped,
+        })
+    }
+
+    /// One database transaction: the nonce, the bytes, and the settlement's state. What is signed
+    /// and not stored is thrown away and was never sent.
+    async fn store(
+        &self,
+        new: &NewTransaction<'_>,
+        settlement_id: SettlementId,
+    ) -> Result<Option<i64>, EngineError> {
+        let mut db = self.pool.begin().await.during("store a transaction")?;
+        let Some(transaction_id) = store::store_transaction(&mut db, new).await? else {
+            return Ok(None);
+        };
+        if !ledger::submit(&mut db, settlement_id, new.signed.hash).await? {
+            return Ok(None);
+        }
+        db.commit().await.during("store a transaction")?;
+        Ok(Some(transaction_id))
+    }
+
+    async fn is_still_payable(
+        &self,
+        conn: &mut PgConnection,
+        settlement: &Settlement,
+    ) -> Result<bool, EngineError> {
+        let block = self.chain.latest_block().await?;
+        let (chain_id, settlement_id) = (self.chain.chain_id(), settlement.settlement_id);
+        match examine(&self.chain, settlement, &block).await? {
+            Verdict::Payable => return Ok(true),
+            Verdict::Refused(refusal) => {
+                let mut db = self.pool.begin().await.during("fail a settlement")?;
+                ledger::fail(&mut db, settlement_id, &refusal).await?;
+                outcomes::announce(&mut db, chain_id).await?;
+                db.commit().await.during("fail a settlement")?;
+                tracing::info!(
+                    settlement.id = %settlement_id, reason = %refusal.reason, "a settlement failed unsent"
+                );
+            }
+            Verdict::Paid(evidence) => {
+                // In a block above the applied head, the follower will find it by itself.
+                let mut db = self.pool.begin().await.during("record evidence")?;
+                if store::is_canonical(&mut db, chain_id, &evidence).await? {
+                    ledger::include(&mut db, chain_id, settlement_id, &evidence, false).await?;
+                    outcomes::announce(&mut db, chain_id).await?;
+                } else {
+                    store::postpone(&mut db, settlement_id, NOT_NOW_DELAY).await?;
+                }
+                db.commit().await.during("record evidence")?;
+            }
+            Verdict::NotNow(_) => store::postpone(conn, settlement_id, NOT_NOW_DELAY).await?,
+        }
+        Ok(false)
+    }
+
+    async fn send_if_due(
+        &self,
+        transaction: &OpenTransaction,
+        sent: &mut Sent,
+    ) -> Result<(), EngineError> {
+        let height = self.applied_height.load(Ordering::Relaxed);
+        if sent.height_of.get(&transaction.transaction_id) == Some(&height) {
+            return Ok(());
+        }
+        sent.height_of.insert(transaction.transaction_id, height);
+        self.expect_blocks();
+        let answer = match self.chain.send(transaction.hash, &transaction.raw).await {
+            Ok(()) => "accepted".to_owned(),
+            Err(error) => {
+                let answer = error.source.to_string();
+                tracing::warn!(
+                    transaction.hash = %transaction.hash, answer, "a send was not acknowledged"
+                );
+                answer
+            }
+        };
+        let mut conn = self.pool.acquire().await.during("note a send")?;
+        store::note_sent(&mut conn, transaction.hash, &answer).await?;
+        Ok(())
+    }
+}
+
+enum Next {
+    Stored(OpenTransaction),
+    Skipped,
+    Nothing,
+}

@@ -1,0 +1,373 @@
+//! The block follower: reads every block once, in order, and writes what it proves.
+//!
+//! A block is applied in one database transaction that moves the head from its parent to it, so each
+//! block counts once however many processes read. Reorganizations are found by parent hash; a
+//! height alone proves nothing.
+
+use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
+
+use alloy::primitives::B256;
+use futures_util::future::try_join_all;
+use sqlx::PgConnection;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    chain::{Block, TokenEvent},
+    db::During,
+    domain::SettlementId,
+    ledger::{self, GasShare},
+};
+
+use super::{
+    Engine, EngineError,
+    block::{BlockFacts, Decisions, decide, gas_shares},
+    outcomes,
+    store::{self, Tip},
+    verdict::{Verdict, examine},
+};
+
+/// How often a new block is looked for while nothing is unmined.
+const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How long the follower rests after trouble.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the safe and finalized heights are asked for while something waits for them.
+const PROMOTION_INTERVAL: Duration = Duration::from_secs(4);
+
+/// What one look at the chain came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The head moved; there may be more.
+    Moved,
+    /// The head is the newest block.
+    UpToDate,
+}
+
+impl Engine {
+    /// Follows the chain until `stop`.
+    pub async fn run_follower(&self, stop: &CancellationToken) {
+        let mut promoted_at = None;
+        while !stop.is_cancelled() {
+            let pause = match self.follow(&mut promoted_at).await {
+                Ok(Step::Moved) => continue,
+                Ok(Step::UpToDate) if self.busy.load(Ordering::Relaxed) => {
+                    self.options.poll_interval
+                }
+                Ok(Step::UpToDate) => IDLE_POLL_INTERVAL,
+                Err(error) => {
+                    tracing::warn!(
+                        error = ?error, chain.id = %self.chain.chain_id(), "the follower could not go on"
+                    );
+                    self.health.follower_failed(error.to_string());
+                    RETRY_INTERVAL
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => (),
+                () = self.sent.notified(), if pause > self.options.poll_interval => (),
+                () = tokio::time::sleep(pause) => (),
+            }
+        }
+    }
+
+    async fn follow(&self, promoted_at: &mut Option<Instant>) -> Result<Step, EngineError> {
+        let latest = self.chain.latest_block().await?;
+        let chain_id = self.chain.chain_id();
+        let mut conn = self.pool.acquire().await.during("read the applied head")?;
+        let Some(tip) = store::tip(&mut conn, chain_id).await? else {
+            drop(conn);
+            return self.start_at(&latest).await;
+        };
+        self.applied_height.store(tip.number, Ordering::Relaxed);
+        if latest.hash == tip.hash {
+            drop(conn);
+            self.promote_if_due(tip, promoted_at).await?;
+            self.health.followed();
+            return Ok(Step::UpToDate);
+        }
+        if latest.number <= tip.number {
+            let ours = store::applied_block(&mut conn, chain_id, latest.number).await?;
+            drop(conn);
+            if ours.is_none_or(|hash| hash == latest.hash) {
+                // The endpoint lags behind what was applied. That is no reorganization.
+                self.health.followed();
+                return Ok(Step::UpToDate);
+            }
+            return self.unwind(tip).await;
+        }
+        let unfinished = store::unfinished(&mut conn, chain_id).await?;
+        drop(conn);
+        if !unfinished.is_busy && !unfinished.is_unsettled && latest.parent_hash != tip.hash {
+            return self.start_at(&latest).await;
+        }
+        let next_number = tip.number.saturating_add(1);
+        let next = if latest.number == next_number {
+            Some(latest)
+        } else {
+            self.chain.block_at(next_number).await?
+        };
+        match next {
+            Some(next) if next.parent_hash == tip.hash => self.apply(&next).await,
+            Some(_) => self.unwind(tip).await,
+            None => Err(self.contradiction(format!("it has no block {next_number}"))),
+        }
+    }
+
+    async fn start_at(&self, block: &Block) -> Result<Step, EngineError> {
+        let mut db = self.pool.begin().await.during("start following a chain")?;
+        store::start_at(&mut db, self.chain.chain_id(), block).await?;
+        db.commit().await.during("start following a chain")?;
+        self.applied_height.store(block.number, Ordering::Relaxed);
+        Ok(Step::Moved)
+    }
+
+    /// Reads what `block` holds, decides, and writes it all in one database transaction.
+    async fn apply(&self, block: &Block) -> Result<Step, EngineError> {
+        let facts = self.gather(block).await?;
+        let mut decisions = decide(&facts);
+        let mut requeued = Vec::new();
+        for settlement in &facts.settlements {
+            let settlement_id = settlement.settlement_id;
+            if !decisions.unclear.contains(&settlement_id) {
+                continue;
+            }
+            match examine(&self.chain, settlement, block).await? {
+                Verdict::Paid(evidence) => decisions.paid.push((settlement_id, evidence, false)),
+                Verdict::Refused(refusal) => decisions.refused.push((settlement_id, refusal)),
+                Verdict::Payable | Verdict::NotNow(_) => requeued.push(settlement_id),
+            }
+        }
+        let mut db = self.pool.begin().await.during("apply a block")?;
+        if !store::advance(&mut db, self.chain.chain_id(), block).await? {
+            // Another process was faster. Its transaction wrote the same.
+            return Ok(Step::Moved);
+        }
+        self.write(&mut db, block, &facts, &decisions, &requeued).await?;
+        let unfinished = store::unfinished(&mut db, self.chain.chain_id()).await?;
+        db.commit().await.during("apply a block")?;
+
+        self.applied_height.store(block.number, Ordering::Relaxed);
+        self.busy.store(unfinished.is_busy, Ordering::Relaxed);
+        self.health.followed();
+        self.work.notify_one();
+        report(block, &decisions);
+        Ok(Step::Moved)
+    }
+
+    async fn gather(&self, block: &Block) -> Result<BlockFacts, EngineError> {
+        let chain_id = self.chain.chain_id();
+        let mut conn = self.pool.acquire().await.during("read what a block may concern")?;
+        let assets = store::watched_assets(&mut conn, chain_id, block.timestamp).await?;
+        let ours = store::ours_among(&mut conn, chain_id, &block.transaction_hashes).await?;
+        let expired = store::expired(&mut conn, chain_id, block.timestamp).await?;
+        drop(conn);
+
+        let logs = match assets.as_slice() {
+            [] => Vec::new(),
+            assets => self.chain.authorization_logs(block.hash, assets).await?,
+        };
+        let events: Vec<TokenEvent> = logs.iter().filter_map(TokenEvent::read).collect();
+        let mut conn = self.pool.acquire().await.during("read what a block may concern")?;
+        let touched = store::settlements_of(&mut conn, chain_id, &events).await?;
+        let concerned: HashSet<SettlementId> = touched
+            .into_iter()
+            .chain(ours.iter().flat_map(|mined| mined.settlement_ids.iter().copied()))
+            .chain(expired.iter().copied())
+            .collect();
+        let concerned: Vec<SettlementId> = concerned.into_iter().collect();
+        let settlements = ledger::settlements(&mut conn, &concerned).await?;
+        drop(conn);
+
+        let is_known = |event: &&TokenEvent| {
+            settlements.iter().any(|s| {
+                s.asset == event.asset
+                    && s.authorization.payer == event.payer
+                    && s.authorization.nonce == event.nonce
+            })
+        };
+        let events: Vec<TokenEvent> = events.iter().filter(is_known).copied().collect();
+        let hashes: HashSet<B256> = ours
+            .iter()
+            .map(|mined| mined.hash)
+            .chain(events.iter().map(|event| event.transaction_hash))
+            .collect();
+        let receipts =
+            try_join_all(hashes.into_iter().map(|hash| self.receipt_in(block, hash))).await?;
+        Ok(BlockFacts {
+            receipts: receipts.into_iter().collect(),
+            ours,
+            settlements,
+            events,
+            expired: expired.into_iter().collect(),
+        })
+    }
+
+    /// The receipt of a transaction that `block` names; any other receipt is a contradiction.
+    async fn receipt_in(
+        &self,
+        block: &Block,
+        hash: B256,
+    ) -> Result<(B256, crate::chain::Receipt), EngineError> {
+        match self.chain.receipt(hash).await? {
+            Some(receipt) if receipt.block_hash == block.hash => Ok((hash, receipt)),
+            other => {
+                let found = other.map(|receipt| receipt.block_hash);
+                Err(self.contradiction(format!(
+                    "block {} holds transaction {hash}, whose receipt is of {found:?}",
+                    block.hash
+                )))
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        conn: &mut PgConnection,
+        block: &Block,
+        facts: &BlockFacts,
+        decisions: &Decisions,
+        requeued: &[SettlementId],
+    ) -> Result<(), EngineError> {
+        let chain_id = self.chain.chain_id();
+        for mined in &facts.ours {
+            store::mark_mined(conn, mined.transaction_id, mined.hash, block).await?;
+            let Some(receipt) = facts.receipts.get(&mined.hash) else { continue };
+            let shares = gas_shares(receipt.fee_wei, mined.settlement_ids.len());
+            for (settlement_id, fee_wei) in mined.settlement_ids.iter().zip(shares) {
+                let share = GasShare {
+                    settlement_id: *settlement_id,
+                    transaction_id: mined.transaction_id,
+                    chain_id,
+                    wallet: mined.wallet,
+                    fee_wei,
+                    block_hash: block.hash,
+                };
+                ledger::post_gas(conn, &share).await?;
+            }
+        }
+        for (settlement_id, evidence, by_us) in &decisions.paid {
+            if !store::is_canonical(conn, chain_id, evidence).await? {
+                return Err(self.contradiction(format!(
+                    "evidence in block {}, which was never applied",
+                    evidence.block_hash
+                )));
+            }
+            ledger::include(conn, chain_id, *settlement_id, evidence, *by_us).await?;
+        }
+        for (settlement_id, refusal) in &decisions.refused {
+            ledger::fail(conn, *settlement_id, refusal).await?;
+        }
+        for settlement_id in requeued {
+            ledger::requeue(conn, *settlement_id, "mined without moving the money").await?;
+        }
+        if !decisions.paid.is_empty() || !decisions.refused.is_empty() {
+            outcomes::announce(conn, chain_id).await?;
+        }
+        Ok(())
+    }
+
+    /// Goes back to the newest applied block that is still canonical, taking back what the blocks
+    /// above it proved. The signed bytes are kept and sent again.
+    async fn unwind(&self, tip: Tip) -> Result<Step, EngineError> {
+        let chain_id = self.chain.chain_id();
+        let ancestor = self.common_ancestor(tip).await?;
+        let mut db = self.pool.begin().await.during("unwind blocks")?;
+        let Some(left) = store::rewind(&mut db, chain_id, tip, ancestor).await? else {
+            return Ok(Step::Moved);
+        };
+        let reopened = store::reopen(&mut db, chain_id, ancestor.number).await?;
+        let n_orphaned = ledger::orphan(&mut db, chain_id, ancestor.number).await?;
+        ledger::reverse_gas(&mut db, &reopened, &left).await?;
+        db.commit().await.during("unwind blocks")?;
+
+        tracing::warn!(
+            chain.id = %chain_id,
+            from = tip.number,
+            to = ancestor.number,
+            n_transactions = reopened.len(),
+            n_settlements = n_orphaned,
+            "a reorganization removed blocks"
+        );
+        metrics::counter!("quittance_reorgs_total", "chain" => chain_id.to_string()).increment(1);
+        self.applied_height.store(ancestor.number, Ordering::Relaxed);
+        self.expect_blocks();
+        self.work.notify_one();
+        Ok(Step::Moved)
+    }
+
+    async fn common_ancestor(&self, tip: Tip) -> Result<Tip, EngineError> {
+        let chain_id = self.chain.chain_id();
+        let mut number = tip.number;
+        // Bounded by the blocks that are kept: the first one that is missing ends the walk.
+        loop {
+            let mut conn = self.pool.acquire().await.during("read an applied block")?;
+            let ours = store::applied_block(&mut conn, chain_id, number).await?;
+            drop(conn);
+            let Some(hash) = ours else {
+                return Err(EngineError::ReorgTooDeep { chain_id, number });
+            };
+            let theirs = self.chain.block_at(number).await?;
+            if theirs.is_some_and(|block| block.hash == hash) {
+                return Ok(Tip { number, hash });
+            }
+            number = number
+                .checked_sub(1)
+                .ok_or_else(|| self.contradiction("its first block was replaced".to_owned()))?;
+        }
+    }
+
+    async fn promote_if_due(
+        &self,
+        tip: Tip,
+        promoted_at: &mut Option<Instant>,
+    ) -> Result<(), EngineError> {
+        if promoted_at.is_some_and(|at| at.elapsed() < PROMOTION_INTERVAL) {
+            return Ok(());
+        }
+        *promoted_at = Some(Instant::now());
+        let chain_id = self.chain.chain_id();
+        let mut conn = self.pool.acquire().await.during("look for unfinished work")?;
+        if !store::unfinished(&mut conn, chain_id).await?.is_unsettled {
+            return Ok(());
+        }
+        drop(conn);
+        let (Some(safe), Some(finalized)) =
+            (self.chain.safe_number().await?, self.chain.finalized_number().await?)
+        else {
+            return Ok(());
+        };
+        // Heights above what was applied say nothing about the blocks that were.
+        let (safe, finalized) = (safe.min(tip.number), finalized.min(tip.number));
+        let mut db = self.pool.begin().await.during("promote settlements")?;
+        ledger::promote(&mut db, chain_id, safe, finalized).await?;
+        store::settle_heights(&mut db, chain_id, safe, finalized).await?;
+        db.commit().await.during("promote settlements")?;
+        Ok(())
+    }
+
+    const fn contradiction(&self, what: String) -> EngineError {
+        EngineError::Contradiction { chain_id: self.chain.chain_id(), what }
+    }
+}
+
+fn report(block: &Block, decisions: &Decisions) {
+    for (settlement_id, evidence, by_us) in &decisions.paid {
+        metrics::counter!("quittance_settlements_total", "outcome" => "paid").increment(1);
+        tracing::info!(
+            settlement.id = %settlement_id,
+            transaction.hash = %evidence.transaction_hash,
+            block.number = evidence.block_number,
+            by_us,
+            "a settlement was paid"
+        );
+    }
+    for (settlement_id, refusal) in &decisions.refused {
+        metrics::counter!("quittance_settlements_total", "outcome" => "failed").increment(1);
+        tracing::info!(
+            settlement.id = %settlement_id,
+            reason = %refusal.reason,
+            block.number = block.number,
+            "a settlement failed"
+        );
+    }
+}

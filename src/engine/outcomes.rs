@@ -1,0 +1,218 @@
+//! Tells waiting callers that their settlement has an outcome.
+//!
+//! Whoever commits an outcome sends one Postgres notification per block; every replica listens on
+//! one connection and asks once for all its waiting callers. A poll makes up for lost notifications.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{PgConnection, PgPool, postgres::PgListener};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    db::{DbError, During},
+    domain::{ChainId, SettlementId},
+    ledger,
+};
+
+/// How many callers may wait in one process. Each costs a connection and a few hundred bytes.
+const N_WAITING_MAX: usize = 10_000;
+/// How often outcomes are looked for without a notification.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How old a wait is when its right to the answer is renewed for the first time.
+const RENEW_AFTER: Duration = Duration::from_secs(2);
+/// The Postgres channel.
+const CHANNEL: &str = "quittance_outcome";
+
+/// The callers of this process that wait for an outcome.
+#[derive(Debug, Clone, Default)]
+pub struct Outcomes {
+    callers: Arc<Callers>,
+}
+
+#[derive(Debug, Default)]
+struct Callers {
+    state: Mutex<State>,
+    /// Wakes the loop: a caller went away.
+    left: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    n_places: u64,
+    waiting: HashMap<SettlementId, Vec<Place>>,
+    /// Settlements whose caller went away without being told.
+    abandoned: Vec<SettlementId>,
+}
+
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    since: Instant,
+    wake: oneshot::Sender<()>,
+}
+
+/// A caller's place. Dropping it before [`Waiting::until`] has returned means that the caller went
+/// away: its right to be told is released, and its retry can take the answer.
+#[derive(Debug)]
+pub struct Waiting {
+    callers: Arc<Callers>,
+    settlement_id: SettlementId,
+    number: u64,
+    woken: Option<oneshot::Receiver<()>>,
+}
+
+/// No more callers can wait; they should come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{N_WAITING_MAX} settlements are being waited for already")]
+pub struct TooManyWaiting;
+
+impl Waiting {
+    /// Waits until the settlement has an outcome, or `deadline`.
+    pub async fn until(mut self, deadline: Instant) {
+        if let Some(woken) = &mut self.woken {
+            // A closed channel means that the process is stopping; the caller reads the row either way.
+            let _ = tokio::time::timeout_at(deadline, woken).await;
+        }
+        self.woken = None;
+    }
+
+    /// Leaves the place of a caller that needs no answer from it.
+    pub fn leave(mut self) {
+        self.woken = None;
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut state = self.callers.lock();
+        if let Some(places) = state.waiting.get_mut(&self.settlement_id) {
+            places.retain(|place| place.number != self.number);
+            if places.is_empty() {
+                state.waiting.remove(&self.settlement_id);
+            }
+        }
+        if self.woken.is_some() {
+            state.abandoned.push(self.settlement_id);
+            drop(state);
+            self.callers.left.notify_one();
+        }
+    }
+}
+
+impl Callers {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outcomes {
+    /// Takes a place. The caller reads the settlement once more afterwards: it may be decided.
+    pub fn wait_for(&self, settlement_id: SettlementId) -> Result<Waiting, TooManyWaiting> {
+        let mut state = self.callers.lock();
+        if state.waiting.len() >= N_WAITING_MAX {
+            return Err(TooManyWaiting);
+        }
+        let (wake, woken) = oneshot::channel();
+        let number = state.n_places;
+        state.n_places = number.wrapping_add(1);
+        let place = Place { number, since: Instant::now(), wake };
+        state.waiting.entry(settlement_id).or_default().push(place);
+        let callers = Arc::clone(&self.callers);
+        Ok(Waiting { callers, settlement_id, number, woken: Some(woken) })
+    }
+
+    /// Delivers outcomes until `stop`, then wakes everybody.
+    pub async fn run(&self, pool: &PgPool, stop: &CancellationToken) {
+        let mut listener = None;
+        while !stop.is_cancelled() {
+            if listener.is_none() {
+                listener = listen(pool).await;
+            }
+            let notified = async {
+                match &mut listener {
+                    Some(listener) => listener.recv().await.map(drop),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(POLL_INTERVAL) => (),
+                () = self.callers.left.notified() => (),
+                received = notified => {
+                    if let Err(error) = received {
+                        tracing::warn!(%error, "the connection that listens for outcomes was lost");
+                        listener = None;
+                    }
+                }
+            }
+            if let Err(error) = self.deliver(pool).await {
+                tracing::warn!(error = ?error, "could not look for outcomes");
+            }
+        }
+        self.callers.lock().waiting.clear();
+    }
+
+    async fn deliver(&self, pool: &PgPool) -> Result<(), DbError> {
+        let (all, old, abandoned) = self.survey();
+        metrics::gauge!("quittance_settle_waiting")
+            .set(u32::try_from(all.len()).unwrap_or(u32::MAX));
+        if all.is_empty() && abandoned.is_empty() {
+            return Ok(());
+        }
+        let mut conn = pool.acquire().await.during("look for outcomes")?;
+        for settlement_id in abandoned {
+            ledger::release_answer_right(&mut conn, settlement_id).await?;
+        }
+        if !old.is_empty() {
+            ledger::renew_answer_rights(&mut conn, &old).await?;
+        }
+        let decided = ledger::decided(&mut conn, &all).await?;
+        let mut state = self.callers.lock();
+        for place in decided.iter().filter_map(|id| state.waiting.remove(id)).flatten() {
+            // A caller that went away needs no waking.
+            let _ = place.wake.send(());
+        }
+        Ok(())
+    }
+
+    /// All settlements that are waited for, those that have been for long, and those whose caller
+    /// went away since the last time.
+    fn survey(&self) -> (Vec<SettlementId>, Vec<SettlementId>, Vec<SettlementId>) {
+        let mut state = self.callers.lock();
+        let all = state.waiting.keys().copied().collect();
+        let is_old = |places: &[Place]| places.iter().any(|p| p.since.elapsed() > RENEW_AFTER);
+        let old = state.waiting.iter().filter(|(_, p)| is_old(p)).map(|(id, _)| *id).collect();
+        let abandoned = std::mem::take(&mut state.abandoned);
+        (all, old, abandoned)
+    }
+}
+
+async fn listen(pool: &PgPool) -> Option<PgListener> {
+    let connected = async {
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.listen(CHANNEL).await?;
+        Ok::<_, sqlx::Error>(listener)
+    };
+    connected
+        .await
+        .inspect_err(|error| tracing::warn!(%error, "could not listen for outcomes"))
+        .ok()
+}
+
+/// Announces, when the surrounding transaction commits, that settlements of a chain have outcomes.
+/// Once per block: every commit with a notification takes a lock that all of Postgres shares.
+pub(super) async fn announce(conn: &mut PgConnection, chain_id: ChainId) -> Result<(), DbError> {
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL, chain_id.to_string())
+        .execute(conn)
+        .await
+        .during("announce outcomes")?;
+    Ok(())
+}
