@@ -3,9 +3,14 @@
 //! The layers and who may import whom are in `ARCHITECTURE.md`; `tests/architecture.rs` holds them.
 
 pub mod chain;
+pub mod config;
 pub mod db;
 pub mod domain;
 pub mod engine;
+pub mod facilitator;
+pub mod http;
 pub mod ledger;
+pub mod merchants;
 pub mod protocol;
+pub mod telemetry;
 pub mod verify;

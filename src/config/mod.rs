@@ -1,0 +1,238 @@
+//! Settings: a file, overridden by the environment. Read once, checked whole, unknown keys refused.
+
+mod source;
+
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::domain::ChainId;
+
+pub use source::load;
+
+/// Why the settings cannot be used. The process ends with status 64.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file or variable is missing, unreadable, unknown or of the wrong type.
+    #[error("{0}")]
+    Read(#[from] config::ConfigError),
+    /// A `…_FILE` variable names a file that cannot be read.
+    #[error("{variable} names {}, which cannot be read: {source}", path.display())]
+    SecretFile {
+        /// The variable.
+        variable: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A value is readable but makes no sense.
+    #[error("{key}: {problem}")]
+    Invalid {
+        /// Where, as in the file.
+        key: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Everything that can be set.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The service.
+    #[serde(default = "ListenSettings::service")]
+    pub server: ListenSettings,
+    /// Liveness, readiness and metrics.
+    #[serde(default = "ListenSettings::operations")]
+    pub operations: ListenSettings,
+    /// Postgres.
+    pub database: DatabaseSettings,
+    /// Settlement.
+    #[serde(default)]
+    pub settle: SettleSettings,
+    /// Logs.
+    #[serde(default)]
+    pub log: LogSettings,
+    /// The chains that are served, by a name of the operator's.
+    #[serde(default)]
+    pub chains: BTreeMap<String, ChainSettings>,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListenSettings {
+    /// The address to bind.
+    #[serde(default = "ListenSettings::loopback")]
+    pub host: String,
+    /// The port; 0 takes a free one.
+    pub port: u16,
+}
+
+impl ListenSettings {
+    fn loopback() -> String {
+        "127.0.0.1".to_owned()
+    }
+
+    fn service() -> Self {
+        Self { host: Self::loopback(), port: 8402 }
+    }
+
+    fn operations() -> Self {
+        Self { host: Self::loopback(), port: 9402 }
+    }
+}
+
+/// How to reach Postgres.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSettings {
+    /// `postgres://user:password@host:port/database`.
+    pub url: SecretString,
+    /// How many connections this process may hold.
+    #[serde(default = "DatabaseSettings::n_connections_max")]
+    pub n_connections_max: u32,
+}
+
+impl DatabaseSettings {
+    /// The default number of connections.
+    pub const fn n_connections_max() -> u32 {
+        20
+    }
+}
+
+/// The longest wait that official clients survive: the Go and Python clients give up after 30 s.
+const SETTLE_WAIT_MS_MAX: u64 = 28_000;
+
+/// How `/settle` behaves.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SettleSettings {
+    /// How long a caller waits before it is told `settlement_pending`, in milliseconds.
+    pub wait_ms: u64,
+}
+
+impl Default for SettleSettings {
+    fn default() -> Self {
+        Self { wait_ms: 25_000 }
+    }
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// `json` or `text`.
+    pub format: LogFormatSetting,
+    /// In the syntax of `RUST_LOG`, which wins when set.
+    pub filter: String,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormatSetting::Json, filter: "info".to_owned() }
+    }
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormatSetting {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// One chain and the wallet that pays gas on it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChainSettings {
+    /// CAIP-2, such as `eip155:8453`.
+    #[serde(deserialize_with = "source::chain_id")]
+    pub id: ChainId,
+    /// The JSON-RPC endpoint. A secret, because providers put keys into it.
+    pub rpc_url: SecretString,
+    /// How long one call may take, in milliseconds.
+    #[serde(default = "ChainSettings::rpc_timeout_ms")]
+    pub rpc_timeout_ms: u64,
+    /// How often a new block is looked for while something is unmined, in milliseconds.
+    #[serde(default = "ChainSettings::poll_interval_ms")]
+    pub poll_interval_ms: u64,
+    /// The hot wallet's key, in hex.
+    pub wallet_private_key: SecretString,
+    /// How many transactions of the wallet may be unmined at a time.
+    #[serde(default = "ChainSettings::n_in_flight_max")]
+    pub n_in_flight_max: usize,
+    /// Whether its money is play money: keys `qk_test_…` work there, and only there.
+    #[serde(default)]
+    pub test: bool,
+}
+
+impl ChainSettings {
+    /// The default patience with an endpoint.
+    pub const fn rpc_timeout_ms() -> u64 {
+        5_000
+    }
+
+    /// The default eagerness for blocks.
+    pub const fn poll_interval_ms() -> u64 {
+        50
+    }
+
+    /// The default number of unmined transactions; nodes guarantee an account 16 places.
+    pub const fn n_in_flight_max() -> usize {
+        16
+    }
+}
+
+impl Settings {
+    /// Refuses values that are readable but make no sense.
+    pub fn check(self) -> Result<Self, ConfigError> {
+        let within = |key: &str, value: u64, min: u64, max: u64| {
+            if (min..=max).contains(&value) {
+                return Ok(());
+            }
+            invalid(key, format!("{value} is not between {min} and {max}"))
+        };
+        within("settle.wait_ms", self.settle.wait_ms, 100, SETTLE_WAIT_MS_MAX)?;
+        within("database.n_connections_max", self.database.n_connections_max.into(), 4, 1_000)?;
+        if self.chains.is_empty() {
+            return invalid("chains", "no chain is configured".to_owned());
+        }
+        let mut names_by_id = BTreeMap::new();
+        for (name, chain) in &self.chains {
+            let key = |field: &str| format!("chains.{name}.{field}");
+            within(&key("rpc_timeout_ms"), chain.rpc_timeout_ms, 100, 60_000)?;
+            within(&key("poll_interval_ms"), chain.poll_interval_ms, 10, 10_000)?;
+            let n_in_flight_max = u64::try_from(chain.n_in_flight_max).unwrap_or(u64::MAX);
+            within(&key("n_in_flight_max"), n_in_flight_max, 1, 64)?;
+            if let Some(other) = names_by_id.insert(chain.id, name) {
+                return invalid(&key("id"), format!("{} is chains.{other} already", chain.id));
+            }
+        }
+        Ok(self)
+    }
+}
+
+impl ChainSettings {
+    /// How long one call may take.
+    pub const fn rpc_timeout(&self) -> Duration {
+        Duration::from_millis(self.rpc_timeout_ms)
+    }
+}
+
+impl fmt::Display for LogFormatSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Json => "json",
+            Self::Text => "text",
+        })
+    }
+}
+
+fn invalid<T>(key: &str, problem: String) -> Result<T, ConfigError> {
+    Err(ConfigError::Invalid { key: key.to_owned(), problem })
+}

@@ -1,0 +1,149 @@
+//! Where settings come from, the later winning: file, environment, files that the environment names.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+use config::{Config, Environment, File};
+use serde::{Deserialize, Deserializer};
+
+use crate::domain::{ChainId, ChainIdError};
+
+use super::{ConfigError, Settings};
+
+/// Variables are `QUITTANCE__SECTION__KEY`.
+const PREFIX: &str = "QUITTANCE";
+const SEPARATOR: &str = "__";
+/// `QUITTANCE__SECTION__KEY_FILE` names a file that holds the value, as secret stores mount them.
+const FILE_SUFFIX: &str = "_FILE";
+
+/// Reads settings from `file` (TOML or YAML by its ending) and from `variables`.
+///
+/// # Errors
+/// When anything is missing, unreadable, unknown or out of range; the message names the key.
+pub fn load(
+    file: Option<&Path>,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Settings, ConfigError> {
+    let mut builder = Config::builder();
+    if let Some(file) = file {
+        builder = builder.add_source(File::from(file));
+    }
+    let variables = resolve_files(variables)?;
+    let environment = Environment::with_prefix(PREFIX)
+        .prefix_separator(SEPARATOR)
+        .separator(SEPARATOR)
+        .source(Some(variables));
+    let settings: Settings = builder.add_source(environment).build()?.try_deserialize()?;
+    settings.check()
+}
+
+fn resolve_files(
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<HashMap<String, String>, ConfigError> {
+    let mut resolved = HashMap::new();
+    let ours = format!("{PREFIX}{SEPARATOR}");
+    for (variable, value) in variables {
+        if !variable.starts_with(&ours) {
+            continue;
+        }
+        match variable.strip_suffix(FILE_SUFFIX) {
+            Some(target) => {
+                let path = PathBuf::from(value);
+                let content = std::fs::read_to_string(&path).map_err(|source| {
+                    ConfigError::SecretFile { variable: variable.clone(), path, source }
+                })?;
+                resolved.insert(target.to_owned(), content.trim_end().to_owned());
+            }
+            None => {
+                resolved.entry(variable).or_insert(value);
+            }
+        }
+    }
+    Ok(resolved)
+}
+
+pub(super) fn chain_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ChainId, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|error| {
+        let problem = match error {
+            ChainIdError::Malformed => "is not CAIP-2, such as eip155:8453",
+            ChainIdError::UnsupportedNamespace => "is not an EVM chain",
+        };
+        serde::de::Error::custom(format!("{text:?} {problem}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use secrecy::ExposeSecret;
+
+    use super::load;
+
+    const FILE: &str = r#"
+        [database]
+        url = "postgres://file"
+        [chains.base]
+        id = "eip155:8453"
+        rpc_url = "http://127.0.0.1:1"
+        wallet_private_key = "0x01"
+    "#;
+
+    fn file(content: &str) -> std::path::PathBuf {
+        let name = format!("quittance-config-{}.toml", uuid::Uuid::now_v7());
+        let path = std::env::temp_dir().join(name);
+        std::fs::File::create(&path).unwrap().write_all(content.as_bytes()).unwrap();
+        path
+    }
+
+    fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_a_named_file_over_both() {
+        let path = file(FILE);
+        let settings = load(Some(&path), []).unwrap();
+        assert_eq!(settings.database.url.expose_secret(), "postgres://file");
+        assert_eq!((settings.server.port, settings.operations.port), (8402, 9402));
+
+        let secret = file("postgres://secret\n");
+        let secret_path = secret.to_str().unwrap();
+        let settings = load(
+            Some(&path),
+            variables(&[
+                ("QUITTANCE__DATABASE__URL", "postgres://environment"),
+                ("QUITTANCE__DATABASE__URL_FILE", secret_path),
+                ("QUITTANCE__SERVER__PORT", "1"),
+                ("QUITTANCE__CHAINS__BASE__TEST", "true"),
+                ("UNRELATED", "x"),
+            ]),
+        )
+        .unwrap();
+        assert_eq!(settings.database.url.expose_secret(), "postgres://secret");
+        assert_eq!(settings.server.port, 1);
+        assert!(settings.chains["base"].test);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_by_name() {
+        let path = file(FILE);
+        for (pairs, named) in [
+            (&[("QUITTANCE__SERVER__PROT", "1")][..], "prot"),
+            (&[("QUITTANCE__SERVER__PORT", "66000")], "port"),
+            (&[("QUITTANCE__CHAINS__BASE__ID", "8453")], "CAIP-2"),
+            (&[("QUITTANCE__CHAINS__BASE__ID", "solana:x")], "not an EVM chain"),
+            (&[("QUITTANCE__SETTLE__WAIT_MS", "28001")], "settle.wait_ms"),
+            (&[("QUITTANCE__CHAINS__BASE__N_IN_FLIGHT_MAX", "0")], "chains.base.n_in_flight_max"),
+            (&[("QUITTANCE__DATABASE__URL_FILE", "/nowhere/at/all")], "URL_FILE"),
+        ] {
+            let error = load(Some(&path), variables(pairs)).unwrap_err().to_string();
+            assert!(error.contains(named), "{pairs:?} gave: {error}");
+        }
+        let error = load(None, []).unwrap_err().to_string();
+        assert!(error.contains("database"), "{error}");
+    }
+}

@@ -1,0 +1,38 @@
+//! What keeps a question from being answered. None of it is a verdict on a payment.
+
+use crate::{chain::ChainError, db::DbError, domain::KeyMode, engine::TooManyWaiting};
+
+/// Our trouble, or the merchant's.
+#[derive(Debug, thiserror::Error)]
+pub enum FacilitatorError {
+    /// The chain could not be read.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The database could not be read or written.
+    #[error(transparent)]
+    Db(#[from] DbError),
+    /// Too many payments at a time.
+    #[error("too many payments are being verified or settled")]
+    Busy,
+    /// The payment is promised, and no transaction could be signed for it in time. It may still be
+    /// paid; the same request again will tell.
+    #[error("the payment is queued and has no transaction yet")]
+    NotSentYet,
+    /// The `Idempotency-Key` belongs to another payment of this merchant.
+    #[error("the Idempotency-Key was used for another payment")]
+    IdempotencyKeyReused,
+    /// A test key on a live chain, or the other way round.
+    #[error("a {} key cannot be used on a {} chain", key.as_str(), chain.as_str())]
+    WrongMode {
+        /// What the key is for.
+        key: KeyMode,
+        /// What the chain is for.
+        chain: KeyMode,
+    },
+}
+
+impl From<TooManyWaiting> for FacilitatorError {
+    fn from(_: TooManyWaiting) -> Self {
+        Self::Busy
+    }
+}

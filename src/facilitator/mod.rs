@@ -1,0 +1,103 @@
+//! The use cases: verify a payment, settle it, say what is supported.
+//!
+//! Knows the order of things and who may be told what. Does not know HTTP, and never decides from a
+//! node's answer that a payment failed.
+
+mod error;
+mod settle;
+mod verify;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use sqlx::PgPool;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::{
+    db,
+    domain::{ChainId, InvalidReason, KeyMode, Refusal, Scheme, X402Version},
+    engine::{Engine, Outcomes},
+    merchants::Caller,
+    protocol::Supported,
+};
+
+pub use error::FacilitatorError;
+pub use settle::SettleOutcome;
+
+/// How many payments are verified at a time; each holds one call to a chain. More are told to come
+/// back rather than to wait.
+const N_VERIFICATIONS_MAX: usize = 512;
+
+/// A chain that is served.
+#[derive(Debug, Clone)]
+pub struct ServedChain {
+    /// What works on it.
+    pub engine: Arc<Engine>,
+    /// Which keys may use it.
+    pub mode: KeyMode,
+}
+
+/// Answers merchants. One per process.
+#[derive(Debug)]
+pub struct Facilitator {
+    pool: PgPool,
+    chains: BTreeMap<ChainId, ServedChain>,
+    outcomes: Outcomes,
+    settle_wait: Duration,
+    verifications: Semaphore,
+}
+
+impl Facilitator {
+    /// Puts a facilitator together.
+    pub const fn new(
+        pool: PgPool,
+        chains: BTreeMap<ChainId, ServedChain>,
+        outcomes: Outcomes,
+        settle_wait: Duration,
+    ) -> Self {
+        let verifications = Semaphore::const_new(N_VERIFICATIONS_MAX);
+        Self { pool, chains, outcomes, settle_wait, verifications }
+    }
+
+    /// What this facilitator does: every configured chain in both versions, whatever their health.
+    /// Servers read it once at their start, and a kind that is missing then stops them.
+    pub fn supported(&self) -> Supported {
+        let kinds = self.chains.keys().flat_map(|chain_id| {
+            [X402Version::V2, X402Version::V1].map(|version| (version, Scheme::Exact, *chain_id))
+        });
+        let signers = self.chains.values().map(|chain| chain.engine.wallet().address());
+        Supported::of(kinds, signers.collect())
+    }
+
+    /// What keeps payments from being settled, in a sentence each; empty when nothing does.
+    pub async fn troubles(&self) -> Vec<String> {
+        let of_chain = |(chain_id, chain): (&ChainId, &ServedChain)| {
+            let trouble = chain.engine.health().trouble?;
+            Some(format!("{chain_id}: {trouble}"))
+        };
+        let mut troubles: Vec<String> = self.chains.iter().filter_map(of_chain).collect();
+        if let Err(error) = db::ping(&self.pool).await {
+            tracing::warn!(error = ?error, "the database does not answer");
+            troubles.push("the database does not answer".to_owned());
+        }
+        troubles
+    }
+
+    fn served(&self, chain_id: ChainId) -> Result<&ServedChain, Refusal> {
+        self.chains.get(&chain_id).ok_or_else(|| {
+            let served: Vec<String> = self.chains.keys().map(ChainId::to_string).collect();
+            let message = format!("{chain_id} is not served here; served: {}", served.join(", "));
+            Refusal::new(InvalidReason::Network, message)
+        })
+    }
+
+    fn verification_permit(&self) -> Result<SemaphorePermit<'_>, FacilitatorError> {
+        self.verifications.try_acquire().map_err(|_| FacilitatorError::Busy)
+    }
+}
+
+fn check_mode(caller: &Caller, chain: &ServedChain) -> Result<(), FacilitatorError> {
+    if caller.mode == chain.mode {
+        return Ok(());
+    }
+    Err(FacilitatorError::WrongMode { key: caller.mode, chain: chain.mode })
+}

@@ -1,0 +1,292 @@
+//! Get this payment paid, and tell one caller so.
+//!
+//! Success is handed out once: if a payer replays one payment to a resource server, that server asks
+//! twice, and two successes would sell two things for one payment (DESIGN.md 2.1).
+
+use std::time::Duration;
+
+use alloy::primitives::B256;
+use sqlx::PgConnection;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{
+    db::During,
+    domain::{IdempotencyKey, PaymentRequest, Refusal, SettlementId, SettlementStatus, UnixTime},
+    engine::{self, Waiting},
+    ledger::{self, Claim, ClaimOutcome, Settlement},
+    merchants::Caller,
+    verify::{Verified, repeats, terms},
+};
+
+use super::{Facilitator, FacilitatorError, check_mode};
+
+/// What came of a request to settle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SettleOutcome {
+    /// Paid, by evidence.
+    Paid {
+        /// The transaction of the evidence.
+        transaction_hash: B256,
+        /// Whether it was told before, to the same caller.
+        is_replay: bool,
+    },
+    /// Claimed, and proven unpayable since.
+    Failed {
+        /// Why.
+        refusal: Refusal,
+        /// The transaction that tried, if one did.
+        transaction_hash: Option<B256>,
+        /// Whether it was told before, to the same caller.
+        is_replay: bool,
+    },
+    /// Refused before anything was promised.
+    Refused(Refusal),
+    /// The payment belongs to another request.
+    Duplicate {
+        /// The transaction, if there is one and the caller may know.
+        transaction_hash: Option<B256>,
+    },
+    /// Sent, and no block has told yet. The same request again takes the answer.
+    Pending {
+        /// The newest attempt.
+        transaction_hash: B256,
+    },
+}
+
+/// How a request relates to an earlier claim of the same authorization.
+enum Repetition {
+    /// The same request, proven by its `Idempotency-Key`.
+    Proven,
+    /// The same request as far as can be seen: it may take an answer that nobody was given.
+    Plausible,
+    /// Another request of the same merchant for the same payment.
+    Duplicate,
+    /// Somebody else, or other terms. Nothing is attached.
+    Stranger,
+}
+
+impl Facilitator {
+    /// Settles a payment and waits for its outcome, no longer than the configured wait.
+    ///
+    /// # Errors
+    /// Trouble of ours or of the merchant. The payment may have been claimed nevertheless; the same
+    /// request again will tell.
+    pub async fn settle(
+        &self,
+        caller: &Caller,
+        request: &PaymentRequest,
+        key: Option<&IdempotencyKey>,
+        now: UnixTime,
+    ) -> Result<SettleOutcome, FacilitatorError> {
+        let deadline = self.deadline(request);
+        let chain = match self.served(request.requirements.chain_id) {
+            Ok(chain) => chain,
+            Err(refusal) => return Ok(SettleOutcome::Refused(refusal)),
+        };
+        check_mode(caller, chain)?;
+        if let Some(earlier) = self.earlier_claim(caller, request, key).await? {
+            return self.repeat(caller, request, key, &earlier, deadline).await;
+        }
+        let verified = match terms(request, now) {
+            Ok(terms) => self.judge(chain, terms).await?,
+            Err(refusal) => Err(refusal),
+        };
+        let verified = match verified {
+            Ok(verified) => verified,
+            Err(refusal) => return Ok(SettleOutcome::Refused(refusal)),
+        };
+        let settlement_id = SettlementId::from_uuid(Uuid::now_v7());
+        // The place is taken before the promise is made: what cannot be waited for is not claimed.
+        let waiting = self.outcomes.wait_for(settlement_id)?;
+        if self.claim(caller, key, settlement_id, &verified).await? {
+            tracing::info!(settlement.id = %settlement_id, "claimed a payment");
+            chain.engine.nudge();
+            let asker = if key.is_some() { Asker::KeyedClaimant } else { Asker::Unproven };
+            return self.answer(settlement_id, waiting, deadline, asker).await;
+        }
+        waiting.leave();
+        match self.earlier_claim(caller, request, key).await? {
+            Some(earlier) => self.repeat(caller, request, key, &earlier, deadline).await,
+            // The key was taken by another payment between our look and our claim.
+            None => Err(FacilitatorError::IdempotencyKeyReused),
+        }
+    }
+
+    /// The configured wait, or the resource server's own limit where that is shorter.
+    fn deadline(&self, request: &PaymentRequest) -> Instant {
+        let limit = Duration::from_secs(request.requirements.max_timeout_seconds);
+        Instant::now() + self.settle_wait.min(limit)
+    }
+
+    /// The claim that this authorization has already, if any.
+    ///
+    /// # Errors
+    /// When the `Idempotency-Key` belongs to another payment.
+    async fn earlier_claim(
+        &self,
+        caller: &Caller,
+        request: &PaymentRequest,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<Option<Settlement>, FacilitatorError> {
+        let (requirements, authorization) = (&request.requirements, &request.payment.authorization);
+        let mut conn = self.pool.acquire().await.during("look for an earlier claim")?;
+        let earlier = ledger::find_by_authorization(
+            &mut conn,
+            requirements.chain_id,
+            requirements.asset,
+            authorization.payer,
+            authorization.nonce,
+        )
+        .await?;
+        if let Some(key) = key {
+            let keyed = ledger::find_by_idempotency_key(&mut conn, caller.merchant_id, key).await?;
+            let is_another = keyed.is_some_and(|id| {
+                earlier.as_ref().is_none_or(|earlier| earlier.settlement_id != id)
+            });
+            if is_another {
+                return Err(FacilitatorError::IdempotencyKeyReused);
+            }
+        }
+        Ok(earlier)
+    }
+
+    async fn claim(
+        &self,
+        caller: &Caller,
+        key: Option<&IdempotencyKey>,
+        settlement_id: SettlementId,
+        verified: &Verified,
+    ) -> Result<bool, FacilitatorError> {
+        let claim = Claim {
+            settlement_id,
+            merchant_id: caller.merchant_id,
+            api_key_id: caller.api_key_id,
+            idempotency_key: key.cloned(),
+        };
+        let mut db = self.pool.begin().await.during("claim a settlement")?;
+        match ledger::claim(&mut db, &claim, verified).await? {
+            ClaimOutcome::Claimed => {
+                db.commit().await.during("claim a settlement")?;
+                Ok(true)
+            }
+            ClaimOutcome::Taken => Ok(false),
+        }
+    }
+
+    async fn repeat(
+        &self,
+        caller: &Caller,
+        request: &PaymentRequest,
+        key: Option<&IdempotencyKey>,
+        earlier: &Settlement,
+        deadline: Instant,
+    ) -> Result<SettleOutcome, FacilitatorError> {
+        let settlement_id = earlier.settlement_id;
+        let mut conn = self.pool.acquire().await.during("read an earlier claim")?;
+        let asker = match relation(caller, request, key, earlier) {
+            Repetition::Stranger => return Ok(SettleOutcome::Duplicate { transaction_hash: None }),
+            Repetition::Duplicate => return duplicate(&mut conn, earlier).await,
+            Repetition::Proven => Asker::KeyedRepeater,
+            Repetition::Plausible => {
+                let may_be_told = earlier.status == SettlementStatus::Failed
+                    || ledger::take_answer_right(&mut conn, settlement_id).await?;
+                if !may_be_told {
+                    return duplicate(&mut conn, earlier).await;
+                }
+                Asker::Unproven
+            }
+        };
+        drop(conn);
+        let waiting = self.outcomes.wait_for(settlement_id)?;
+        self.answer(settlement_id, waiting, deadline, asker).await
+    }
+
+    async fn answer(
+        &self,
+        settlement_id: SettlementId,
+        waiting: Waiting,
+        deadline: Instant,
+        asker: Asker,
+    ) -> Result<SettleOutcome, FacilitatorError> {
+        if let Some(outcome) = self.outcome(settlement_id, asker).await? {
+            waiting.leave();
+            return Ok(outcome);
+        }
+        waiting.until(deadline).await;
+        if let Some(outcome) = self.outcome(settlement_id, asker).await? {
+            return Ok(outcome);
+        }
+        let mut conn = self.pool.acquire().await.during("answer that a settlement is pending")?;
+        let attempt = engine::latest_attempt(&mut conn, settlement_id).await?;
+        // Released before the answer leaves: the SDK repeats the request at once.
+        ledger::release_answer_right(&mut conn, settlement_id).await?;
+        attempt
+            .map(|transaction_hash| SettleOutcome::Pending { transaction_hash })
+            .ok_or(FacilitatorError::NotSentYet)
+    }
+
+    /// The outcome, if the settlement has one, and the success of it if it is ours to tell.
+    async fn outcome(
+        &self,
+        settlement_id: SettlementId,
+        asker: Asker,
+    ) -> Result<Option<SettleOutcome>, FacilitatorError> {
+        let mut conn = self.pool.acquire().await.during("read an outcome")?;
+        let settlement = ledger::settlement(&mut conn, settlement_id).await?;
+        if let Some(refusal) = settlement.failure {
+            let transaction_hash = engine::latest_attempt(&mut conn, settlement_id).await?;
+            let is_replay = asker == Asker::KeyedRepeater;
+            return Ok(Some(SettleOutcome::Failed { refusal, transaction_hash, is_replay }));
+        }
+        let Some(transaction_hash) = settlement.transaction_hash else { return Ok(None) };
+        let is_handed_out = ledger::hand_out_success(&mut conn, settlement_id).await?;
+        Ok(Some(match (is_handed_out, asker) {
+            (true, _) => SettleOutcome::Paid { transaction_hash, is_replay: false },
+            (false, Asker::KeyedClaimant | Asker::KeyedRepeater) => {
+                SettleOutcome::Paid { transaction_hash, is_replay: true }
+            }
+            (false, Asker::Unproven) => {
+                SettleOutcome::Duplicate { transaction_hash: Some(transaction_hash) }
+            }
+        }))
+    }
+}
+
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asker {
+    /// A caller without a key: success is for it only if nobody was told before.
+    Unproven,
+    /// The caller whose keyed request made the claim. It and its repetitions are one caller.
+    KeyedClaimant,
+    /// A repetition of that request, proven by the key.
+    KeyedRepeater,
+}
+
+fn relation(
+    caller: &Caller,
+    request: &PaymentRequest,
+    key: Option<&IdempotencyKey>,
+    earlier: &Settlement,
+) -> Repetition {
+    if caller.merchant_id != earlier.merchant_id || !repeats(request, earlier.digest) {
+        return Repetition::Stranger;
+    }
+    match (key, &earlier.idempotency_key) {
+        (Some(key), Some(claimed_under)) if key == claimed_under => Repetition::Proven,
+        (None, None) => Repetition::Plausible,
+        _ => Repetition::Duplicate,
+    }
+}
+
+async fn duplicate(
+    conn: &mut PgConnection,
+    earlier: &Settlement,
+) -> Result<SettleOutcome, FacilitatorError> {
+    let transaction_hash = match earlier.transaction_hash {
+        Some(hash) => Some(hash),
+        None => engine::latest_attempt(conn, earlier.settlement_id).await?,
+    };
+    Ok(SettleOutcome::Duplicate { transaction_hash })
+}

@@ -1,0 +1,160 @@
+//! Every answer that is not a verdict: its status, its public sentence, and its shape.
+
+use std::time::Duration;
+
+use actix_web::{
+    HttpResponse,
+    http::{
+        Method, StatusCode,
+        header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
+    },
+};
+use alloy::primitives::Address;
+use serde_json::json;
+
+use crate::{
+    facilitator::FacilitatorError,
+    protocol::{Code, SettleAnswer, VerifyAnswer},
+};
+
+use super::{BODY_TIMEOUT, MAX_BODY_BYTES, Shape};
+
+/// When a caller should come back after trouble of ours: about a block later.
+const RETRY_AFTER_TROUBLE: Duration = Duration::from_secs(2);
+
+/// What keeps a request from being answered with a verdict.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ApiError {
+    /// No key, or one that nobody holds.
+    #[error("an API key is required: `Authorization: Bearer qk_…` or `X-API-Key: qk_…`")]
+    Unauthorized,
+    /// A valid key that may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Not JSON, or a header that cannot be read.
+    #[error("{0}")]
+    Malformed(String),
+    /// Not `application/json`.
+    #[error("the body must be sent with Content-Type: application/json")]
+    WrongContentType,
+    /// Longer than allowed.
+    #[error("the body is longer than {MAX_BODY_BYTES} bytes")]
+    TooLarge,
+    /// The body did not arrive.
+    #[error("the body did not arrive within {} seconds", BODY_TIMEOUT.as_secs())]
+    TooSlow,
+    /// The use case could not be carried out.
+    #[error(transparent)]
+    Facilitator(#[from] FacilitatorError),
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) | Self::Facilitator(FacilitatorError::WrongMode { .. }) => {
+                StatusCode::FORBIDDEN
+            }
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Facilitator(FacilitatorError::IdempotencyKeyReused) => StatusCode::CONFLICT,
+            Self::Facilitator(
+                FacilitatorError::Chain(_)
+                | FacilitatorError::Db(_)
+                | FacilitatorError::Busy
+                | FacilitatorError::NotSentYet,
+            ) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn code(&self, shape: Shape) -> Code {
+        match self {
+            Self::Unauthorized => Code::Unauthorized,
+            Self::Forbidden(_) | Self::Facilitator(FacilitatorError::WrongMode { .. }) => {
+                Code::Forbidden
+            }
+            Self::Malformed(_) | Self::WrongContentType | Self::TooLarge | Self::TooSlow => {
+                Code::InvalidRequest
+            }
+            Self::Facilitator(FacilitatorError::IdempotencyKeyReused) => Code::IdempotencyError,
+            Self::Facilitator(
+                FacilitatorError::Chain(_)
+                | FacilitatorError::Db(_)
+                | FacilitatorError::Busy
+                | FacilitatorError::NotSentYet,
+            ) => match shape {
+                Shape::Verify => Code::UnexpectedVerifyError,
+                Shape::Settle => Code::UnexpectedSettleError,
+            },
+        }
+    }
+
+    /// What the caller may read. Causes that name our endpoints or tables stay in the log.
+    fn public_sentence(&self) -> String {
+        match self {
+            Self::Facilitator(FacilitatorError::Chain(error)) => {
+                format!(
+                    "{} could not be read; nothing is known against the payment",
+                    error.chain_id
+                )
+            }
+            Self::Facilitator(FacilitatorError::Db(_)) => {
+                "the books could not be reached; nothing is known against the payment".to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// The answer, in the shape of the route, with what is known of the payment.
+    pub(super) fn answer(
+        &self,
+        shape: Shape,
+        network: &str,
+        payer: Option<Address>,
+    ) -> HttpResponse {
+        let status = self.status();
+        if status.is_server_error() {
+            tracing::warn!(error = ?self, "a request could not be answered");
+        }
+        let mut response = HttpResponse::build(status);
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((RETRY_AFTER, RETRY_AFTER_TROUBLE.as_secs().to_string()));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.insert_header((WWW_AUTHENTICATE, "Bearer"));
+        }
+        let (code, sentence) = (self.code(shape), self.public_sentence());
+        match shape {
+            Shape::Verify => response.json(VerifyAnswer::invalid(code, sentence, payer)),
+            Shape::Settle => {
+                response.json(SettleAnswer::unpaid(code, sentence, None, network, payer))
+            }
+        }
+    }
+}
+
+/// 405, naming the method that works.
+pub(super) fn wrong_method(shape: Option<Shape>, allowed: &Method) -> HttpResponse {
+    let sentence = format!("this path answers {allowed} only");
+    let mut response = HttpResponse::MethodNotAllowed();
+    response.insert_header((ALLOW, allowed.as_str()));
+    match shape {
+        Some(Shape::Verify) => {
+            response.json(VerifyAnswer::invalid(Code::InvalidRequest, sentence, None))
+        }
+        Some(Shape::Settle) => {
+            response.json(SettleAnswer::unpaid(Code::InvalidRequest, sentence, None, "", None))
+        }
+        None => response.json(json!({ "error": "invalid_request", "message": sentence })),
+    }
+}
+
+/// 404 for paths that do not exist.
+pub(super) fn not_found() -> HttpResponse {
+    HttpResponse::NotFound().json(json!({
+        "error": "not_found",
+        "message": "there is nothing here; GET /openapi.yaml describes what there is",
+    }))
+}

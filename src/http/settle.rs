@@ -1,0 +1,111 @@
+//! `POST /settle`.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+
+use crate::{
+    domain::{IdempotencyKey, PaymentRequest},
+    facilitator::SettleOutcome,
+    merchants::Caller,
+    protocol::{Code, ParseError, SettleAnswer, network_name, parse_request},
+};
+
+use super::{Shape, State, caller::idempotency_key, error::ApiError, verify::admitted};
+
+/// Marks an answer that was given before, to the same caller.
+const REPLAYED_HEADER: (&str, &str) = ("Idempotent-Replayed", "true");
+
+pub(super) async fn settle(
+    request: HttpRequest,
+    state: web::Data<State>,
+    payload: web::Payload,
+) -> HttpResponse {
+    let admitted = admitted(&request, &state, payload).await;
+    let (caller, bytes, key) = match admitted
+        .and_then(|(caller, bytes)| Ok((caller, bytes, idempotency_key(&request)?)))
+    {
+        Ok(admitted) => admitted,
+        Err(error) => return error.answer(Shape::Settle, "", None),
+    };
+    match parse_request(&bytes) {
+        Ok(payment) => settled(&state, &caller, &payment, key.as_ref()).await,
+        Err(ParseError::Malformed(problem)) => {
+            ApiError::Malformed(problem).answer(Shape::Settle, "", None)
+        }
+        Err(ParseError::Refused(unparsed)) => {
+            count(unparsed.refusal.reason.as_str());
+            let (reason, message) = (unparsed.refusal.reason, unparsed.refusal.message);
+            HttpResponse::Ok().json(SettleAnswer::unpaid(
+                reason,
+                message,
+                None,
+                unparsed.network,
+                unparsed.payer,
+            ))
+        }
+    }
+}
+
+async fn settled(
+    state: &State,
+    caller: &Caller,
+    payment: &PaymentRequest,
+    key: Option<&IdempotencyKey>,
+) -> HttpResponse {
+    let payer = payment.payment.authorization.payer;
+    let network = network_name(payment.version, payment.requirements.chain_id).unwrap_or_default();
+    let outcome = match state.facilitator.settle(caller, payment, key, (state.clock)()).await {
+        Ok(outcome) => outcome,
+        Err(error) => return ApiError::from(error).answer(Shape::Settle, &network, Some(payer)),
+    };
+    let mut response = HttpResponse::Ok();
+    if is_replay(&outcome) {
+        response.insert_header(REPLAYED_HEADER);
+    }
+    let answer = match outcome {
+        SettleOutcome::Paid { transaction_hash, .. } => {
+            count("paid");
+            SettleAnswer::paid(transaction_hash, network, payer)
+        }
+        SettleOutcome::Failed { refusal, transaction_hash, .. } => {
+            count(refusal.reason.as_str());
+            let (reason, message) = (refusal.reason, refusal.message);
+            SettleAnswer::unpaid(reason, message, transaction_hash, network, Some(payer))
+        }
+        SettleOutcome::Refused(refusal) => {
+            count(refusal.reason.as_str());
+            SettleAnswer::unpaid(refusal.reason, refusal.message, None, network, Some(payer))
+        }
+        SettleOutcome::Duplicate { transaction_hash } => {
+            count(Code::DuplicateSettlement.as_str());
+            SettleAnswer::unpaid(
+                Code::DuplicateSettlement,
+                "this payment belongs to another request",
+                transaction_hash,
+                network,
+                Some(payer),
+            )
+        }
+        SettleOutcome::Pending { transaction_hash } => {
+            count(Code::SettlementPending.as_str());
+            SettleAnswer::unpaid(
+                Code::SettlementPending,
+                "sent, and no block has told the outcome yet; repeat the same request",
+                Some(transaction_hash),
+                network,
+                Some(payer),
+            )
+        }
+    };
+    response.json(answer)
+}
+
+const fn is_replay(outcome: &SettleOutcome) -> bool {
+    matches!(
+        outcome,
+        SettleOutcome::Paid { is_replay: true, .. } | SettleOutcome::Failed { is_replay: true, .. }
+    )
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("quittance_settle_total", "outcome" => outcome).increment(1);
+}

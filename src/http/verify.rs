@@ -1,0 +1,57 @@
+//! `POST /verify`.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use alloy::primitives::Address;
+
+use crate::{
+    domain::{PaymentRequest, Refusal},
+    merchants::Caller,
+    protocol::{ParseError, VerifyAnswer, parse_request},
+};
+
+use super::{Shape, State, body, caller::authenticate, error::ApiError};
+
+pub(super) async fn verify(
+    request: HttpRequest,
+    state: web::Data<State>,
+    payload: web::Payload,
+) -> HttpResponse {
+    let (caller, bytes) = match admitted(&request, &state, payload).await {
+        Ok(admitted) => admitted,
+        Err(error) => return error.answer(Shape::Verify, "", None),
+    };
+    match parse_request(&bytes) {
+        Ok(payment) => judged(&state, &caller, &payment).await,
+        Err(ParseError::Malformed(problem)) => {
+            ApiError::Malformed(problem).answer(Shape::Verify, "", None)
+        }
+        Err(ParseError::Refused(unparsed)) => refused(unparsed.refusal, unparsed.payer),
+    }
+}
+
+/// Who asks, and what.
+pub(super) async fn admitted(
+    request: &HttpRequest,
+    state: &State,
+    payload: web::Payload,
+) -> Result<(Caller, web::Bytes), ApiError> {
+    let caller = authenticate(request, state).await?;
+    Ok((caller, body::read(request, payload).await?))
+}
+
+async fn judged(state: &State, caller: &Caller, payment: &PaymentRequest) -> HttpResponse {
+    let payer = payment.payment.authorization.payer;
+    match state.facilitator.verify(caller, payment, (state.clock)()).await {
+        Ok(Ok(_)) => {
+            metrics::counter!("quittance_verify_total", "reason" => "valid").increment(1);
+            HttpResponse::Ok().json(VerifyAnswer::valid(payer))
+        }
+        Ok(Err(refusal)) => refused(refusal, Some(payer)),
+        Err(error) => ApiError::from(error).answer(Shape::Verify, "", Some(payer)),
+    }
+}
+
+fn refused(refusal: Refusal, payer: Option<Address>) -> HttpResponse {
+    metrics::counter!("quittance_verify_total", "reason" => refusal.reason.as_str()).increment(1);
+    HttpResponse::Ok().json(VerifyAnswer::invalid(refusal.reason, refusal.message, payer))
+}
