@@ -2,7 +2,9 @@
 //!
 //! The layers and who may import whom are in `ARCHITECTURE.md`; `tests/architecture.rs` holds them.
 
+pub mod app;
 pub mod chain;
+pub mod cli;
 pub mod config;
 pub mod db;
 pub mod domain;

@@ -1,2 +1,8 @@
 //! The `quittance` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    quittance::cli::run(std::env::args_os()).await
+}

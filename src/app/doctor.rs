@@ -1,0 +1,69 @@
+//! Looks at everything that a settlement needs, and says what is wrong.
+
+use alloy::primitives::utils::format_ether;
+use serde::Serialize;
+use sqlx::PgPool;
+
+use crate::{
+    config::{ChainSettings, Settings},
+    db,
+    engine::Wallet,
+};
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What, such as `database` or `chains.base`.
+    pub subject: String,
+    /// Whether it is as it must be.
+    pub ok: bool,
+    /// What was seen.
+    pub detail: String,
+}
+
+/// Looks at the database and at every configured chain. Changes nothing.
+pub async fn examine(settings: &Settings) -> Vec<Finding> {
+    super::install_tls_provider();
+    let mut findings = vec![finding("database", database(settings).await)];
+    for (name, chain) in &settings.chains {
+        let subject = format!("chains.{name}");
+        findings.push(finding(&subject, endpoint(chain).await));
+        findings.push(finding(&format!("{subject}.wallet"), wallet(chain).await));
+    }
+    findings
+}
+
+fn finding(subject: &str, seen: anyhow::Result<String>) -> Finding {
+    let ok = seen.is_ok();
+    let detail = seen.unwrap_or_else(|error| format!("{error:#}"));
+    Finding { subject: subject.to_owned(), ok, detail }
+}
+
+async fn database(settings: &Settings) -> anyhow::Result<String> {
+    let pool: PgPool = db::connect(&settings.database.url, 1).await?;
+    let migrated = db::is_migrated(&pool).await;
+    pool.close().await;
+    if migrated? {
+        return Ok("answers, and has every migration".to_owned());
+    }
+    anyhow::bail!("answers, but lacks migrations; run `quittance migrate`")
+}
+
+async fn endpoint(settings: &ChainSettings) -> anyhow::Result<String> {
+    let chain = super::chain(settings)?;
+    chain.check().await?;
+    let block = chain.latest_block().await?;
+    let age = super::clock::now().seconds().saturating_sub(block.timestamp.seconds());
+    Ok(format!("{} at block {}, {age} seconds old", settings.id, block.number))
+}
+
+async fn wallet(settings: &ChainSettings) -> anyhow::Result<String> {
+    let wallet = Wallet::from_private_key(&settings.wallet_private_key)?;
+    let chain = super::chain(settings)?;
+    let balance = chain.balance_wei(wallet.address()).await?;
+    let held = format!("{} holds {} of the chain's coin", wallet.address(), format_ether(balance));
+    if balance.is_zero() {
+        anyhow::bail!("{held}; it cannot pay for gas");
+    }
+    Ok(held)
+}

@@ -1,0 +1,227 @@
+//! The one place where things are constructed, started and stopped, and the only one that reads the
+//! clock.
+
+mod clock;
+pub mod dev;
+pub mod doctor;
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use actix_web::{
+    App, HttpServer,
+    dev::{Server, ServerHandle},
+    middleware::from_fn,
+    web::Data,
+};
+use anyhow::Context;
+use sqlx::PgPool;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    chain::{Chain, ChainOptions},
+    config::{ChainSettings, ListenSettings, LogFormatSetting, LogSettings, Settings},
+    db,
+    domain::KeyMode,
+    engine::{Engine, EngineOptions, Outcomes, Wallet},
+    facilitator::{Facilitator, ServedChain},
+    http::{self, HEAD_TIMEOUT, State},
+    merchants::Merchants,
+    telemetry::{self, LogFormat},
+};
+
+/// How long callers that wait for a settlement may go on doing so after the order to stop. Five
+/// blocks of Base; then they are told `settlement_pending`.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long open connections may take after that.
+const CLOSE_TIMEOUT_SECONDS: u64 = 15;
+/// How long the loops may take to notice that they are to stop.
+const LOOP_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// A service that is ready to run.
+#[derive(Debug)]
+pub struct Application {
+    address: SocketAddr,
+    operations_address: SocketAddr,
+    service: TcpListener,
+    operations: TcpListener,
+    pool: PgPool,
+    engines: Vec<Arc<Engine>>,
+    outcomes: Outcomes,
+    state: State,
+}
+
+/// Makes TLS work. Every program that talks to a chain calls it first; twice does no harm.
+pub fn install_tls_provider() {
+    // An error means that it is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// Starts logging as configured.
+pub fn init_logs(settings: &LogSettings) {
+    let format = match settings.format {
+        LogFormatSetting::Json => LogFormat::Json,
+        LogFormatSetting::Text => LogFormat::Text,
+    };
+    telemetry::init_logs(format, &settings.filter);
+}
+
+impl Application {
+    /// Connects, binds and checks; nothing is served and nothing is sent yet.
+    pub async fn build(settings: &Settings) -> anyhow::Result<Self> {
+        install_tls_provider();
+        let metrics = telemetry::metrics();
+        let pool = db::connect(&settings.database.url, settings.database.n_connections_max).await?;
+        if !db::is_migrated(&pool).await? {
+            anyhow::bail!("the database lacks migrations; run `quittance migrate` first");
+        }
+        let (service, address) = bind(&settings.server).context("bind the service's port")?;
+        let (operations, operations_address) =
+            bind(&settings.operations).context("bind the operations port")?;
+
+        let mut chains = BTreeMap::new();
+        for (name, chain) in &settings.chains {
+            let engine = engine(&pool, chain).with_context(|| format!("set up chains.{name}"))?;
+            let mode = if chain.test { KeyMode::Test } else { KeyMode::Live };
+            chains.insert(chain.id, ServedChain { engine: Arc::new(engine), mode });
+        }
+        let engines = chains.values().map(|chain| Arc::clone(&chain.engine)).collect();
+        let outcomes = Outcomes::default();
+        let settle_wait = Duration::from_millis(settings.settle.wait_ms);
+        let facilitator = Facilitator::new(pool.clone(), chains, outcomes.clone(), settle_wait);
+        let state = State {
+            facilitator: Arc::new(facilitator),
+            merchants: Merchants::new(pool.clone()),
+            clock: clock::now,
+            metrics,
+        };
+        Ok(Self {
+            address,
+            operations_address,
+            service,
+            operations,
+            pool,
+            engines,
+            outcomes,
+            state,
+        })
+    }
+
+    /// Where the service listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where liveness, readiness and metrics are.
+    pub const fn operations_address(&self) -> SocketAddr {
+        self.operations_address
+    }
+
+    /// Serves until `stop` resolves, then answers who waits, stops the loops and closes.
+    pub async fn run_until(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let stop_loops = CancellationToken::new();
+        let stop_waiting = CancellationToken::new();
+        let loops = TaskTracker::new();
+        for engine in &self.engines {
+            let (engine, stop) = (Arc::clone(engine), stop_loops.clone());
+            let follower = Arc::clone(&engine);
+            let follower_stop = stop.clone();
+            loops.spawn(async move { follower.run_follower(&follower_stop).await });
+            loops.spawn(async move { engine.run_wallet(&stop).await });
+        }
+        let (outcomes, pool, waiting) =
+            (self.outcomes.clone(), self.pool.clone(), stop_waiting.clone());
+        loops.spawn(async move { outcomes.run(&pool, &waiting).await });
+        loops.close();
+
+        let (service, operations) =
+            (serve(self.service, self.state.clone())?, operate(self.operations, self.state)?);
+        let (service_handle, operations_handle) = (service.handle(), operations.handle());
+        tracing::info!(
+            address = %self.address, operations = %self.operations_address, "listening"
+        );
+        let served = tokio::spawn(service);
+        let operated = tokio::spawn(operations);
+        stop.await;
+        tracing::info!("stopping");
+        drain(service_handle, &stop_waiting).await;
+        stop_loops.cancel();
+        if tokio::time::timeout(LOOP_STOP_TIMEOUT, loops.wait()).await.is_err() {
+            tracing::warn!("a loop did not stop in time; what it began is found at the next start");
+        }
+        operations_handle.stop(false).await;
+        served.await.context("serve")??;
+        operated.await.context("serve operations")??;
+        self.pool.close().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+/// Stops accepting, lets callers have their answers, and tells the slow ones that theirs is pending.
+async fn drain(service: ServerHandle, stop_waiting: &CancellationToken) {
+    let stopped = service.stop(true);
+    tokio::pin!(stopped);
+    if tokio::time::timeout(DRAIN_TIMEOUT, &mut stopped).await.is_err() {
+        stop_waiting.cancel();
+        stopped.await;
+    }
+    stop_waiting.cancel();
+}
+
+fn bind(settings: &ListenSettings) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let at = (settings.host.as_str(), settings.port);
+    let listener = TcpListener::bind(at).with_context(|| format!("listen on {}:{}", at.0, at.1))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+fn engine(pool: &PgPool, settings: &ChainSettings) -> anyhow::Result<Engine> {
+    let wallet = Wallet::from_private_key(&settings.wallet_private_key)?;
+    let options = EngineOptions {
+        n_in_flight_max: settings.n_in_flight_max,
+        poll_interval: Duration::from_millis(settings.poll_interval_ms),
+    };
+    Ok(Engine::new(chain(settings)?, pool.clone(), wallet, options))
+}
+
+fn chain(settings: &ChainSettings) -> anyhow::Result<Chain> {
+    let options = ChainOptions {
+        chain_id: settings.id,
+        rpc_url: settings.rpc_url.clone(),
+        timeout: settings.rpc_timeout(),
+    };
+    Ok(Chain::new(&options)?)
+}
+
+fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
+    let state = Data::new(state);
+    let server = HttpServer::new(move || {
+        App::new().app_data(state.clone()).wrap(from_fn(http::observe)).service(http::service())
+    })
+    .backlog(BACKLOG)
+    .client_request_timeout(HEAD_TIMEOUT)
+    // A caller that hangs up has not been told; its place must be given back at once.
+    .h1_allow_half_closed(false)
+    .shutdown_timeout(CLOSE_TIMEOUT_SECONDS)
+    .disable_signals()
+    .listen(listener)?;
+    Ok(server.run())
+}
+
+fn operate(listener: TcpListener, state: State) -> std::io::Result<Server> {
+    let state = Data::new(state);
+    let server =
+        HttpServer::new(move || App::new().app_data(state.clone()).service(http::operations()))
+            .workers(1)
+            .client_request_timeout(HEAD_TIMEOUT)
+            .disable_signals()
+            .listen(listener)?;
+    Ok(server.run())
+}

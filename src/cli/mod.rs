@@ -1,0 +1,90 @@
+//! The command line. Exit status 0, 1 for a failure, 64 for unusable arguments or settings.
+
+mod dev;
+mod doctor;
+mod key;
+mod merchant;
+mod serve;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use sqlx::PgPool;
+
+use crate::{
+    config::{self, ConfigError, Settings},
+    db,
+};
+
+/// `EX_USAGE` of sysexits.h.
+const EXIT_USAGE: u8 = 64;
+
+/// A self-hosted x402 facilitator: verifies and settles HTTP payments on EVM chains.
+#[derive(Debug, Parser)]
+#[command(name = "quittance", version, propagate_version = true)]
+struct Arguments {
+    /// Settings file, TOML or YAML. Environment variables `QUITTANCE__SECTION__KEY` win over it.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Try it: a private Postgres, a local chain, the service, and a first payment.
+    Dev(dev::DevArguments),
+    /// Run the service.
+    Serve,
+    /// Bring the database up to date.
+    Migrate,
+    /// Look at everything that a settlement needs, and say what is wrong.
+    Doctor(doctor::DoctorArguments),
+    /// Merchants: whoever is paid.
+    #[command(subcommand)]
+    Merchant(merchant::MerchantCommand),
+    /// API keys.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+}
+
+/// Runs the command that `arguments` name.
+pub async fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nothing helps if the terminal is gone.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    match carry_out(arguments).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("quittance: {error:#}");
+            let is_settings = error.downcast_ref::<ConfigError>().is_some();
+            ExitCode::from(if is_settings { EXIT_USAGE } else { 1 })
+        }
+    }
+}
+
+async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let settings = || config::load(arguments.config.as_deref(), std::env::vars());
+    match arguments.command {
+        Command::Dev(dev) => dev::run(dev).await?,
+        Command::Serve => serve::run(&settings()?).await?,
+        Command::Migrate => {
+            let pool = pool(&settings()?).await?;
+            db::migrate(&pool).await?;
+            println!("the database is up to date");
+        }
+        Command::Doctor(doctor) => return doctor::run(doctor, &settings()?).await,
+        Command::Merchant(command) => merchant::run(command, &settings()?).await?,
+        Command::Key(command) => key::run(command, &settings()?).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn pool(settings: &Settings) -> anyhow::Result<PgPool> {
+    Ok(db::connect(&settings.database.url, 1).await?)
+}
