@@ -1,1 +1,6 @@
-//! Placeholder of the first commit.
+//! What the engine must survive, one fear a file, on a real anvil and a real Postgres.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod restart;

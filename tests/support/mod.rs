@@ -1,0 +1,16 @@
+//! What tests stand on: a real Postgres, a real anvil, and the real binary, started afresh for each
+//! test and spoken to through the doors that users have.
+
+#![allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+#![allow(unreachable_pub, reason = "a module of several binaries has no crate to be private in")]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
+
+mod node;
+mod proxy;
+mod service;
+mod world;
+
+pub use node::Node;
+pub use proxy::{Fault, Proxy};
+pub use service::{Answer, Service};
+pub use world::{World, now};

@@ -1,0 +1,114 @@
+//! A JSON-RPC proxy that misbehaves on request, and remembers every transaction it was handed.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use actix_web::{App, HttpResponse, HttpServer, web};
+use serde_json::Value;
+
+/// How a method misbehaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Answers 502 and forwards nothing.
+    DropBefore,
+    /// Forwards, and answers 502.
+    DropAfterForward,
+    /// Answers nothing for longer than any caller waits.
+    BlackHole,
+}
+
+#[derive(Clone, Default)]
+struct Rules {
+    faults: Arc<Mutex<HashMap<String, Fault>>>,
+    sent: Arc<Mutex<Vec<String>>>,
+}
+
+/// A running proxy.
+pub struct Proxy {
+    pub url: String,
+    rules: Rules,
+}
+
+#[derive(Clone)]
+struct Target {
+    url: String,
+    http: reqwest::Client,
+    rules: Rules,
+}
+
+impl Proxy {
+    /// A proxy in front of `url` that behaves until told otherwise.
+    pub fn before(url: &str) -> Self {
+        let rules = Rules::default();
+        let target =
+            Target { url: url.to_owned(), http: reqwest::Client::new(), rules: rules.clone() };
+        let server = HttpServer::new(move || {
+            App::new()
+                .app_data(web::Data::new(target.clone()))
+                .app_data(web::PayloadConfig::new(1 << 22))
+                .default_service(web::to(forward))
+        })
+        .workers(1)
+        .disable_signals()
+        .bind(("127.0.0.1", 0))
+        .unwrap();
+        let url = format!("http://{}", server.addrs()[0]);
+        tokio::spawn(server.run());
+        Self { url, rules }
+    }
+
+    /// Makes `method` misbehave from now on.
+    pub fn set(&self, method: &str, fault: Fault) {
+        self.rules.faults.lock().unwrap().insert(method.to_owned(), fault);
+    }
+
+    /// Makes everything behave again.
+    pub fn heal(&self) {
+        self.rules.faults.lock().unwrap().clear();
+    }
+
+    /// Every raw transaction that the service tried to send, in order.
+    pub fn sent(&self) -> Vec<String> {
+        self.rules.sent.lock().unwrap().clone()
+    }
+}
+
+async fn forward(body: web::Bytes, target: web::Data<Target>) -> HttpResponse {
+    let Ok(request) = serde_json::from_slice::<Value>(&body) else {
+        return HttpResponse::BadRequest().finish();
+    };
+    let calls = match &request {
+        Value::Array(calls) => calls.clone(),
+        call => vec![call.clone()],
+    };
+    let mut fault = None;
+    for call in &calls {
+        let method = call["method"].as_str().unwrap_or_default();
+        if method == "eth_sendRawTransaction" {
+            let raw = call["params"][0].as_str().unwrap_or_default().to_owned();
+            target.rules.sent.lock().unwrap().push(raw);
+        }
+        fault = fault.or(target.rules.faults.lock().unwrap().get(method).copied());
+    }
+    match fault {
+        Some(Fault::DropBefore) => return HttpResponse::BadGateway().finish(),
+        Some(Fault::BlackHole) => tokio::time::sleep(Duration::from_secs(3_600)).await,
+        Some(Fault::DropAfterForward) | None => (),
+    }
+    let sent = target
+        .http
+        .post(&target.url)
+        .header("Content-Type", "application/json")
+        .body(body)
+        .send()
+        .await;
+    let Ok(answer) = sent else { return HttpResponse::BadGateway().finish() };
+    let answer = answer.bytes().await.unwrap_or_default();
+    if fault == Some(Fault::DropAfterForward) {
+        return HttpResponse::BadGateway().finish();
+    }
+    HttpResponse::Ok().content_type("application/json").body(answer)
+}

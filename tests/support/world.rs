@@ -1,0 +1,172 @@
+//! The surroundings of a service: database, chain, merchant and buyers.
+
+use std::{path::PathBuf, time::Duration};
+
+use quittance::{
+    app::dev::{Buyer, ChainRequest, DevKeys, DevOptions, DevServices},
+    domain::{Amount, Authorization, UnixTime},
+};
+use serde_json::Value;
+use sqlx::PgPool;
+
+use super::{Node, Service};
+
+/// Everything a service needs. Dropping it kills what it started.
+pub struct World {
+    pub services: DevServices,
+    pub keys: DevKeys,
+    /// Straight to the chain, past any proxy.
+    pub node: Node,
+    /// Straight to the books.
+    pub books: PgPool,
+    state_dir: PathBuf,
+}
+
+impl World {
+    /// A world whose chain mines each transaction at once.
+    pub async fn automine() -> Self {
+        Self::start(ChainRequest::default()).await
+    }
+
+    /// A world whose chain mines when told to.
+    pub async fn stepped() -> Self {
+        Self::start(ChainRequest { no_mining: true, ..ChainRequest::default() }).await
+    }
+
+    pub async fn start(chain: ChainRequest) -> Self {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+        let state_dir =
+            std::env::temp_dir().join(format!("quittance-test-{}", uuid::Uuid::now_v7()));
+        let options = DevOptions {
+            state_dir: state_dir.clone(),
+            anvil_scripts: root.join("anvil-scripts"),
+            chain,
+            port: 0,
+            operations_port: 0,
+            postgres_port: 0,
+        };
+        let services = DevServices::start(&options).await.unwrap();
+        let keys = services.onboard().await.unwrap();
+        let node = Node::new(&services.chain.rpc_url);
+        let books = PgPool::connect(&services.postgres.url("quittance")).await.unwrap();
+        Self { services, keys, node, books, state_dir }
+    }
+
+    /// A running service over this world.
+    pub async fn service(&self) -> Service {
+        self.service_with(&[]).await
+    }
+
+    /// A running service with further settings, as environment variables.
+    pub async fn service_with(&self, settings: &[(&str, &str)]) -> Service {
+        Service::start(self, settings).await
+    }
+
+    /// The n-th buyer with money.
+    pub fn buyer(&self, n: usize) -> Buyer {
+        let chain = &self.services.chain;
+        Buyer::new(&chain.payers[n], chain.market()).unwrap()
+    }
+
+    /// A buyer without money.
+    pub fn pauper(&self) -> Buyer {
+        let chain = &self.services.chain;
+        Buyer::new(&chain.pauper, chain.market()).unwrap()
+    }
+
+    /// A fresh authorization of the n-th buyer: `amount` base units to the payee.
+    pub fn authorization(&self, n: usize, amount: u64) -> Authorization {
+        let amount = Amount::parse(&amount.to_string()).unwrap();
+        self.buyer(n).authorization(self.services.chain.payee.address, amount, now())
+    }
+
+    /// A fresh payment of the n-th buyer, as a resource server would send it.
+    pub fn payment(&self, n: usize, amount: u64) -> Value {
+        self.buyer(n).request(&self.authorization(n, amount)).unwrap()
+    }
+
+    /// What the payee holds, in base units.
+    pub async fn payee_balance(&self) -> u64 {
+        let chain = &self.services.chain;
+        self.node.token_balance(chain.usdc, chain.payee.address).await
+    }
+
+    /// One number from the books.
+    pub async fn count(&self, sql: &'static str) -> i64 {
+        sqlx::query_scalar(sql).fetch_one(&self.books).await.unwrap()
+    }
+
+    /// Waits until a number in the books is `expected`.
+    pub async fn until(&self, sql: &'static str, expected: i64) {
+        let mut last = None;
+        for _ in 0..1_000 {
+            let found = self.count(sql).await;
+            if found == expected {
+                return;
+            }
+            last = Some(found);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{sql} is {last:?}, not {expected}, after 20 seconds");
+    }
+
+    /// The invariants of the books that hold at any time (settlement-engine reference 2b).
+    pub async fn check_books(&self) {
+        let violations: [(&str, &'static str); 6] = [
+            (
+                "I1: posted more than once",
+                "select count(*) from (select settlement_id from ledger_entry where subject = 'payment'
+                 group by settlement_id having count(*) filter (where kind = 'post')
+                 - count(*) filter (where kind = 'reverse') not in (0, 1)) as wrong",
+            ),
+            (
+                "I1: posted without standing evidence, or the other way round",
+                "select count(*) from settlement where (status in ('included', 'safe', 'finalized'))
+                 <> (select count(*) filter (where kind = 'post') - count(*) filter (where kind = 'reverse') = 1
+                     from ledger_entry where subject = 'payment'
+                     and ledger_entry.settlement_id = settlement.settlement_id)",
+            ),
+            (
+                "I2: evidence and settlement disagree",
+                "select count(*) from settlement where (status in ('included', 'safe', 'finalized'))
+                 <> exists (select from evidence where orphaned_at is null
+                     and evidence.settlement_id = settlement.settlement_id
+                     and evidence.transaction_hash = settlement.transaction_hash
+                     and evidence.block_hash = settlement.block_hash)",
+            ),
+            (
+                "I4: account nonces have gaps",
+                "select count(*) from (select wallet_id, max(account_nonce) - min(account_nonce) + 1 as span,
+                 count(*) as n, max(account_nonce) as last from transaction group by wallet_id) as used
+                 join wallet using (wallet_id) where span <> n or last + 1 <> next_account_nonce",
+            ),
+            (
+                "I3: a transaction without stored bytes",
+                "select count(*) from transaction where not exists (select from attempt
+                 where attempt.transaction_id = transaction.transaction_id)",
+            ),
+            (
+                "the last event is not the status",
+                "select count(*) from settlement where status <> (select status_to from event
+                 where event.settlement_id = settlement.settlement_id order by event_id desc limit 1)",
+            ),
+        ];
+        for (what, sql) in violations {
+            assert_eq!(self.count(sql).await, 0, "{what}");
+        }
+    }
+
+    /// Stops chain and database in order.
+    pub async fn stop(self) {
+        self.books.close().await;
+        self.services.stop().await.unwrap();
+        let _ = std::fs::remove_dir_all(&self.state_dir);
+    }
+}
+
+/// Now, in Unix seconds.
+#[allow(clippy::disallowed_methods, reason = "tests read the clock that buyers read")]
+pub fn now() -> UnixTime {
+    let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    UnixTime::from_seconds(since_epoch.unwrap().as_secs())
+}
