@@ -1,6 +1,30 @@
 //! What the engine must survive, one fear a file, on a real anvil and a real Postgres.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "../support/mod.rs"]
 mod support;
 
+mod books;
+mod database;
+mod expiry;
+mod front_run;
+mod latency;
+mod reorg;
 mod restart;
+mod sending;
+
+use serde_json::Value;
+use support::Service;
+use tokio::task::JoinHandle;
+
+/// Asks for a settlement in the background, as a resource server that waits would.
+fn settle_in_background(service: &Service, payment: &Value) -> JoinHandle<Option<Value>> {
+    let (url, key, payment) = (service.url.clone(), service.api_key.clone(), payment.clone());
+    tokio::spawn(async move {
+        let http = reqwest::Client::new();
+        let answer =
+            http.post(format!("{url}/settle")).bearer_auth(key).json(&payment).send().await;
+        answer.ok()?.json().await.ok()
+    })
+}

@@ -1,0 +1,81 @@
+//! Time and money run out while a payment waits.
+
+use serde_json::json;
+
+use crate::{
+    settle_in_background,
+    support::{Fault, Proxy, World},
+};
+
+const FAILED: &str = "select count(*) from settlement where status = 'failed'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sent_payment_that_expires_fails_by_the_blocks_time() {
+    let world = World::stepped().await;
+    let service = world.service().await;
+    let asked = settle_in_background(&service, &world.payment(0, 10_000));
+    world.node.until_pending(1).await;
+    world.node.increase_time(3_600).await;
+    world.node.mine(1).await;
+    let answer = asked.await.unwrap().expect("an answer");
+    assert_eq!(answer["success"], false, "{answer}");
+    assert_eq!(answer["errorReason"], "invalid_exact_evm_payload_authorization_valid_before");
+    assert_ne!(answer["transaction"], "", "the transaction that reverted is named: {answer}");
+    world.until("select count(*) from transaction where status = 'mined'", 1).await;
+    assert_eq!(world.payee_balance().await, 0);
+    world.check_books().await;
+    service.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claimed_payment_that_was_never_sent_fails_when_it_expires() {
+    let world = World::stepped().await;
+    let proxy = Proxy::before(&world.services.chain.rpc_url);
+    // Without fee facts nothing can be signed.
+    proxy.set("eth_feeHistory", Fault::DropBefore);
+    let service = world
+        .service_with(&[
+            ("QUITTANCE__CHAINS__LOCAL__RPC_URL", &proxy.url),
+            ("QUITTANCE__SETTLE__WAIT_MS", "500"),
+        ])
+        .await;
+    let payment = world.payment(0, 10_000);
+    let answer = service.post("/settle", &payment).await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert_eq!(answer.json()["errorReason"], "unexpected_settle_error");
+    world.node.increase_time(3_600).await;
+    world.node.mine(1).await;
+    world.until(FAILED, 1).await;
+    let answer = service.settle(&payment).await;
+    assert_eq!(
+        answer["errorReason"],
+        json!("invalid_exact_evm_payload_authorization_valid_before"),
+        "{answer}"
+    );
+    assert_eq!(world.count("select count(*) from attempt").await, 0);
+    world.check_books().await;
+    service.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payer_whose_money_is_gone_when_the_block_is_built_fails_with_that_reason() {
+    let world = World::stepped().await;
+    let service = world.service().await;
+    // All the payer has, promised twice: both verify, one is paid.
+    let chain = &world.services.chain;
+    let all = world.node.token_balance(chain.usdc, chain.payers[0].address).await;
+    let first = settle_in_background(&service, &world.payment(0, all));
+    world.node.until_pending(1).await;
+    let second = settle_in_background(&service, &world.payment(0, all));
+    world.node.until_pending(2).await;
+    world.node.mine(1).await;
+    let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
+    assert_eq!(first["success"], true, "{first}");
+    assert_eq!(second["errorReason"], "invalid_exact_evm_insufficient_balance", "{second}");
+    assert_eq!(world.payee_balance().await, all);
+    world.check_books().await;
+    service.stop().await;
+    world.stop().await;
+}
