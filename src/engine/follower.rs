@@ -272,7 +272,7 @@ impl Engine {
         let chain_id = self.chain.chain_id();
         let ancestor = self.common_ancestor(tip).await?;
         let mut db = self.pool.begin().await.during("unwind blocks")?;
-        let Some(left) = store::rewind(&mut db, chain_id, tip, ancestor).await? else {
+        let Some(left) = store::rewind(&mut db, chain_id, tip, &ancestor).await? else {
             return Ok(Step::Moved);
         };
         let reopened = store::reopen(&mut db, chain_id, ancestor.number).await?;
@@ -295,24 +295,28 @@ impl Engine {
         Ok(Step::Moved)
     }
 
-    async fn common_ancestor(&self, tip: Tip) -> Result<Tip, EngineError> {
+    /// The newest canonical block that was applied, or the one below the first that was.
+    async fn common_ancestor(&self, tip: Tip) -> Result<Block, EngineError> {
         let chain_id = self.chain.chain_id();
         let mut number = tip.number;
         // Bounded by the blocks that are kept: the first one that is missing ends the walk.
         loop {
             let mut conn = self.pool.acquire().await.during("read an applied block")?;
             let ours = store::applied_block(&mut conn, chain_id, number).await?;
+            let finalized = store::finalized_number(&mut conn, chain_id).await?;
             drop(conn);
-            let Some(hash) = ours else {
+            if ours.is_none() && finalized.is_some_and(|finalized| number <= finalized) {
                 return Err(EngineError::ReorgTooDeep { chain_id, number });
-            };
-            let theirs = self.chain.block_at(number).await?;
-            if theirs.is_some_and(|block| block.hash == hash) {
-                return Ok(Tip { number, hash });
             }
-            number = number
-                .checked_sub(1)
-                .ok_or_else(|| self.contradiction("its first block was replaced".to_owned()))?;
+            let theirs = self.chain.block_at(number).await?;
+            match theirs {
+                Some(block) if ours.is_none_or(|hash| hash == block.hash) => return Ok(block),
+                _ => {
+                    number = number.checked_sub(1).ok_or_else(|| {
+                        self.contradiction("its first block was replaced".to_owned())
+                    })?;
+                }
+            }
         }
     }
 

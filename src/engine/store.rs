@@ -351,7 +351,10 @@ async fn insert_block(
     block: &Block,
 ) -> Result<(), DbError> {
     sqlx::query!(
-        "insert into chain_block (chain_id, number, hash, parent_hash) values ($1, $2, $3, $4)",
+        "
+        insert into chain_block (chain_id, number, hash, parent_hash) values ($1, $2, $3, $4)
+        on conflict (chain_id, number) do nothing
+        ",
         chain_id.to_string(),
         db::height(block.number)?,
         block.hash.as_slice(),
@@ -378,6 +381,21 @@ pub(super) async fn applied_block(
     .await
     .during("read an applied block")?;
     hash.as_deref().map(db::hash).transpose()
+}
+
+/// The height that was final when it was last asked for.
+pub(super) async fn finalized_number(
+    conn: &mut PgConnection,
+    chain_id: ChainId,
+) -> Result<Option<u64>, DbError> {
+    let number = sqlx::query_scalar!(
+        "select finalized_number from chain_head where chain_id = $1",
+        chain_id.to_string()
+    )
+    .fetch_optional(conn)
+    .await
+    .during("read the finalized height")?;
+    number.flatten().map(db::number).transpose()
 }
 
 /// Whether the block of `evidence` is one that the follower applied and has not left. Keeps the head
@@ -408,7 +426,7 @@ pub(super) async fn rewind(
     conn: &mut PgConnection,
     chain_id: ChainId,
     tip: Tip,
-    ancestor: Tip,
+    ancestor: &Block,
 ) -> Result<Option<Vec<B256>>, DbError> {
     let chain = chain_id.to_string();
     let ancestor_number = db::height(ancestor.number)?;
@@ -430,9 +448,10 @@ pub(super) async fn rewind(
         chain,
         ancestor_number,
     )
-    .fetch_all(conn)
+    .fetch_all(&mut *conn)
     .await
     .during("forget orphaned blocks")?;
+    insert_block(conn, chain_id, ancestor).await?;
     left.iter().map(|hash| db::hash(hash)).collect::<Result<_, _>>().map(Some)
 }
 

@@ -82,6 +82,22 @@ async fn a_head_that_goes_back_without_another_block_unwinds_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reorganization_below_the_first_block_that_was_followed_stops_nothing() {
+    let world = World::stepped().await;
+    let service = world.service().await;
+    let asked = settle_in_background(&service, &world.payment(0, 10_000));
+    world.node.until_pending(1).await;
+    // The service has applied one block so far, the one it started at. Two are replaced.
+    assert_eq!(world.count("select count(*) from chain_block").await, 1);
+    world.node.reorg(2, &[]).await;
+    world.node.until_pending(1).await;
+    world.node.mine(1).await;
+    let answer = asked.await.unwrap().expect("an answer");
+    assert_eq!(answer["success"], true, "{answer}");
+    end(world, service).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn evidence_becomes_safe_and_then_final_with_its_block() {
     let world = World::start(quittance::app::dev::ChainRequest {
         slots_in_an_epoch: Some(2),
