@@ -50,7 +50,7 @@ impl Engine {
         while !stop.is_cancelled() {
             let pause = match self.follow(&mut promoted_at).await {
                 Ok(Step::Moved) => continue,
-                Ok(Step::UpToDate) if self.busy.load(Ordering::Relaxed) => {
+                Ok(Step::UpToDate) if self.busy.load(Ordering::SeqCst) => {
                     self.options.poll_interval
                 }
                 Ok(Step::UpToDate) => IDLE_POLL_INTERVAL,
@@ -143,11 +143,10 @@ impl Engine {
             return Ok(Step::Moved);
         }
         self.write(&mut db, block, &facts, &decisions, &requeued).await?;
-        let unfinished = store::unfinished(&mut db, self.chain.chain_id()).await?;
+        self.look_for_work(&mut db).await?;
         db.commit().await.during("apply a block")?;
 
         self.applied_height.store(block.number, Ordering::Relaxed);
-        self.busy.store(unfinished.is_busy, Ordering::Relaxed);
         self.health.followed();
         self.work.notify_one();
         report(block, &decisions);
@@ -331,7 +330,7 @@ impl Engine {
         *promoted_at = Some(Instant::now());
         let chain_id = self.chain.chain_id();
         let mut conn = self.pool.acquire().await.during("look for unfinished work")?;
-        if !store::unfinished(&mut conn, chain_id).await?.is_unsettled {
+        if !self.look_for_work(&mut conn).await?.is_unsettled {
             return Ok(());
         }
         drop(conn);

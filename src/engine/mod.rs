@@ -33,10 +33,12 @@ use std::{
     time::Duration,
 };
 
-use sqlx::PgPool;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 
-use crate::chain::Chain;
+use crate::{chain::Chain, db::DbError};
+
+use store::Unfinished;
 
 pub use error::EngineError;
 pub use health::{Health, HealthReport};
@@ -57,7 +59,7 @@ pub struct EngineOptions {
 /// One wallet and the block follower of one chain.
 #[derive(Debug)]
 pub struct Engine {
-    pub(crate) chain: Chain,
+    chain: Chain,
     pool: PgPool,
     wallet: Wallet,
     options: EngineOptions,
@@ -108,8 +110,20 @@ impl Engine {
         self.work.notify_one();
     }
 
+    /// Something is unmined: blocks are awaited eagerly from now on.
     fn expect_blocks(&self) {
-        self.busy.store(true, Ordering::Relaxed);
+        self.busy.store(true, Ordering::SeqCst);
         self.sent.notify_one();
+    }
+
+    /// Asks the books whether anything is unmined.
+    async fn look_for_work(&self, conn: &mut PgConnection) -> Result<Unfinished, DbError> {
+        // Cleared before the question: what is stored after it sets the flag by itself.
+        self.busy.store(false, Ordering::SeqCst);
+        let unfinished = store::unfinished(conn, self.chain.chain_id()).await?;
+        if unfinished.is_busy {
+            self.busy.store(true, Ordering::SeqCst);
+        }
+        Ok(unfinished)
     }
 }

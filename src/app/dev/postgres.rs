@@ -136,17 +136,20 @@ async fn run(mut command: tokio::process::Command, what: &'static str) -> anyhow
 fn find_programs() -> anyhow::Result<PathBuf> {
     let named = std::env::var_os("POSTGRES_BIN").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut debian: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")
+    let mut debian: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
         .into_iter()
         .flatten()
         .flatten()
-        .map(|version| version.path().join("bin"))
+        .filter_map(|version| {
+            let number = version.file_name().to_str()?.parse().ok()?;
+            Some((number, version.path().join("bin")))
+        })
         .collect();
     debian.sort();
     named
         .into_iter()
         .chain(std::env::split_paths(&path))
-        .chain(debian.into_iter().rev())
+        .chain(debian.into_iter().rev().map(|(_, folder)| folder))
         .chain([PathBuf::from(NPM_PROGRAMS)])
         .find(|folder| ["initdb", "postgres", "pg_ctl"].iter().all(|p| folder.join(p).is_file()))
         .map(|folder| std::path::absolute(&folder).unwrap_or(folder))
