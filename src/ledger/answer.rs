@@ -34,6 +34,9 @@ pub async fn take_answer_right(
 }
 
 /// Keeps the rights of callers that are still waiting.
+///
+/// Passes over rows that somebody is deciding at this moment: waiting for them while holding others
+/// could deadlock with the follower.
 pub async fn renew_answer_rights(
     conn: &mut PgConnection,
     settlement_ids: &[SettlementId],
@@ -41,7 +44,10 @@ pub async fn renew_answer_rights(
     sqlx::query!(
         "
         update settlement set answer_held_until = now() + make_interval(secs => $2)
-        where settlement_id = any($1) and answered_at is null and answer_held_until is not null
+        where settlement_id in (
+            select settlement_id from settlement
+            where settlement_id = any($1) and answered_at is null and answer_held_until is not null
+            for update skip locked)
         ",
         &uuids(settlement_ids),
         ANSWER_RIGHT.as_secs_f64(),
