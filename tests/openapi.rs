@@ -1,1 +1,524 @@
-//! Placeholder of the first commit.
+//! `openapi.yaml` is the contract: routes, reasons, examples and real answers are held against it.
+//!
+//! A fuzzer can be driven from it too, which is no part of this suite:
+//!
+//! ```text
+//! quittance dev --state-dir .dev &   # and wait for .dev/dev.env
+//! pip install schemathesis==4.32.5
+//! . .dev/dev.env
+//! schemathesis run openapi.yaml --url "$QUITTANCE_URL" -H "Authorization: Bearer $QUITTANCE_API_KEY" \
+//!     --exclude-path-regex '^/(livez|readyz|metrics)$' --exclude-checks negative_data_rejection \
+//!     --max-examples 300 --max-time 240 --continue-on-failure
+//! ```
+//!
+//! The check that is left out wants 4xx for a body outside the schema; here every JSON object is a
+//! question, and its answer is 200. Any failure of the others is a defect, here or there.
+
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+
+use quittance::{
+    domain::{InvalidReason, KeyMode, MerchantId, UnixTime},
+    merchants::{ApiKey, KeyOwner, NewKey, create_key},
+    protocol::{Code, parse_request},
+    verify::terms,
+};
+use reqwest::{
+    Method, StatusCode,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
+use serde_json::{Map, Value, json};
+use support::{Answer, Fault, Proxy, Service, World};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use yaml_rust2::{Yaml, YamlLoader};
+
+const DOCUMENT: &str = include_str!("../openapi.yaml");
+const METHODS: [&str; 7] = ["get", "put", "post", "delete", "options", "head", "patch"];
+/// Headers that come with HTTP itself.
+const USUAL_HEADERS: [&str; 5] =
+    ["connection", "content-length", "content-type", "date", "transfer-encoding"];
+
+#[test]
+fn the_document_is_of_this_version() {
+    assert_eq!(Contract::read().document["info"]["version"], env!("CARGO_PKG_VERSION"));
+}
+
+#[test]
+fn every_route_of_the_source_is_documented_and_no_other() {
+    let documented: BTreeSet<String> =
+        Contract::read().operations().into_iter().map(|(path, _)| path).collect();
+    assert_eq!(documented, routes_in_source());
+}
+
+#[test]
+fn every_reason_is_documented_and_no_other() {
+    let contract = Contract::read();
+    let listed = |pointer: &str| -> Vec<String> {
+        let names = contract.at(pointer).as_array().unwrap();
+        names.iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+    };
+    let verdicts = listed("/components/schemas/InvalidReason/enum");
+    let codes = listed("/components/schemas/Code/enum");
+    assert_eq!(verdicts, InvalidReason::ALL.map(InvalidReason::as_str), "verdicts and their order");
+    assert_eq!(codes, Code::ALL.map(Code::as_str));
+
+    let mut shown = BTreeSet::new();
+    for (_, example) in contract.examples() {
+        let reason = example.get("invalidReason").or_else(|| example.get("errorReason"));
+        shown.extend(reason.and_then(Value::as_str).map(str::to_owned));
+    }
+    let introduction = contract.at("/info/description").as_str().unwrap();
+    for reason in verdicts.iter().chain(&codes) {
+        assert!(shown.contains(reason), "{reason} has no example");
+        let rows = introduction.matches(&format!("| `{reason}` |")).count();
+        assert_eq!(rows, 1, "{reason} has one row in the table");
+    }
+}
+
+#[test]
+fn every_example_fits_its_schema() {
+    let contract = Contract::read();
+    let examples = contract.examples();
+    assert!(examples.len() > 60, "only {} examples were found", examples.len());
+    for (schema, example) in examples {
+        contract.check(&schema, &example, Keys::Any);
+    }
+}
+
+#[test]
+fn every_example_of_a_request_is_a_signed_payment() {
+    let contract = Contract::read();
+    let examples = contract.examples();
+    let requests: Vec<_> =
+        examples.iter().filter(|(_, example)| example.get("paymentPayload").is_some()).collect();
+    assert_eq!(requests.len(), 2, "one for each version");
+    for (_, example) in requests {
+        let request = parse_request(&serde_json::to_vec(example).unwrap()).unwrap();
+        let valid_before = request.payment.authorization.valid_before;
+        let in_time = UnixTime::from_seconds(valid_before.to::<u64>().saturating_sub(30));
+        terms(&request, in_time).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_running_service_keeps_the_contract() {
+    let contract = Contract::read();
+    let world = World::stepped().await;
+    let service = world.service_with(&[("QUITTANCE__SETTLE__WAIT_MS", "300")]).await;
+    // Bodies that never arrive take five seconds; the rest is done meanwhile.
+    let slow = tokio::spawn(stalled_bodies(service.url.clone(), service.api_key.clone()));
+
+    probe_routes(&contract, &service).await;
+    ask_for_what_is_public(&contract, &service).await;
+    ask_and_be_refused(&contract, &world, &service).await;
+    ask_wrongly(&contract, &world, &service).await;
+    pay(&contract, &world, &service).await;
+    pay_with_a_key(&contract, &world, &service).await;
+    ask_while_the_chain_is_away(&contract, &world).await;
+    for (path, answer) in slow.await.unwrap() {
+        contract.check_answer("post", path, &answer, StatusCode::REQUEST_TIMEOUT);
+    }
+    world.check_books().await;
+    service.stop().await;
+    world.stop().await;
+}
+
+/// Documented methods are answered, and others are not.
+async fn probe_routes(contract: &Contract, service: &Service) {
+    for (path, documented) in contract.operations() {
+        for method in METHODS {
+            let upper: Method = method.to_uppercase().parse().unwrap();
+            let answer = if contract.is_operations(&path) {
+                let url = format!("{}{path}", service.operations_url);
+                read(reqwest::Client::new().request(upper, url).send().await.unwrap()).await
+            } else {
+                service.send(upper, &path, &[], String::new()).await
+            };
+            let is_absent =
+                [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&answer.status);
+            if documented.contains(method) {
+                assert!(!is_absent, "{method} {path} is documented: {answer:?}");
+            } else {
+                assert!(is_absent, "{method} {path} is not documented: {answer:?}");
+            }
+            // HEAD has no body to be checked.
+            if is_absent && method != "head" {
+                let status = answer.status;
+                let standing_for = documented.first().unwrap();
+                contract.check_answer(standing_for, &path, &answer, status);
+            }
+        }
+    }
+    let answer = service.send(Method::GET, "/nothing", &[], String::new()).await;
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    contract.check_response("/components/responses/NotFound", &answer);
+}
+
+async fn ask_for_what_is_public(contract: &Contract, service: &Service) {
+    for path in ["/supported", "/openapi.yaml"] {
+        let named = [("X-Request-Id", "mine-1".to_owned())];
+        let answer = service.send(Method::GET, path, &named, String::new()).await;
+        assert_eq!(answer.header("x-request-id"), Some("mine-1"));
+        contract.check_answer("get", path, &answer, StatusCode::OK);
+        if path == "/openapi.yaml" {
+            assert_eq!(answer.body, DOCUMENT);
+        }
+    }
+    for path in ["/livez", "/readyz", "/metrics"] {
+        contract.check_answer("get", path, &service.operations(path).await, StatusCode::OK);
+    }
+}
+
+async fn ask_and_be_refused(contract: &Contract, world: &World, service: &Service) {
+    let valid = world.payment(0, 10_000);
+    let answer = service.post("/verify", &valid).await;
+    contract.check_answer("post", "/verify", &answer, StatusCode::OK);
+    assert_eq!(answer.json()["isValid"], true, "{}", answer.body);
+
+    let chain = &world.services.chain;
+    let authorization = world.authorization(0, 10_000);
+    let poor =
+        quittance::domain::Authorization { payer: world.pauper().address(), ..authorization };
+    let of_pauper = world.pauper().request(&poor).unwrap();
+    let mut unsigned = valid.clone();
+    unsigned["paymentPayload"]["payload"]["signature"] = json!("0x00");
+    let mut elsewhere = valid;
+    elsewhere["paymentRequirements"]["network"] = json!("eip155:1");
+    assert_ne!(chain.chain_id.eip155(), 1);
+    for (request, reason) in [
+        (json!({}), InvalidReason::X402Version),
+        (json!({ "x402Version": 2 }), InvalidReason::PaymentRequirements),
+        (elsewhere, InvalidReason::Network),
+        (unsigned, InvalidReason::Signature),
+        (of_pauper, InvalidReason::InsufficientBalance),
+    ] {
+        for (path, key) in [("/verify", "invalidReason"), ("/settle", "errorReason")] {
+            let answer = service.post(path, &request).await;
+            contract.check_answer("post", path, &answer, StatusCode::OK);
+            assert_eq!(answer.json()[key], reason.as_str(), "{path} {request}");
+        }
+    }
+}
+
+async fn ask_wrongly(contract: &Contract, world: &World, service: &Service) {
+    let payment = world.payment(0, 10_000).to_string();
+    let merchant = service.authorization();
+    let bearer = |key: &ApiKey| ("Authorization", format!("Bearer {}", key.reveal()));
+    let (operator, live) = (bearer(&world.keys.operator), bearer(&live_key(world).await));
+    let text = ("Content-Type", "text/plain".to_owned());
+    let bad_key = ("Idempotency-Key", "two words".to_owned());
+    let too_long = " ".repeat(quittance::http::MAX_BODY_BYTES + 1);
+    for path in ["/verify", "/settle"] {
+        for (headers, body, status) in [
+            (vec![], payment.as_str(), StatusCode::UNAUTHORIZED),
+            (vec![("X-API-Key", "qk_test_0".to_owned())], &payment, StatusCode::UNAUTHORIZED),
+            (vec![operator.clone()], &payment, StatusCode::FORBIDDEN),
+            (vec![live.clone()], &payment, StatusCode::FORBIDDEN),
+            (vec![merchant.clone()], "[]", StatusCode::BAD_REQUEST),
+            (vec![merchant.clone()], "{", StatusCode::BAD_REQUEST),
+            (vec![merchant.clone(), text.clone()], &payment, StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            (vec![merchant.clone()], &too_long, StatusCode::PAYLOAD_TOO_LARGE),
+        ] {
+            let answer = service.send(Method::POST, path, &headers, body.to_owned()).await;
+            contract.check_answer("post", path, &answer, status);
+        }
+    }
+    let answer = service.send(Method::POST, "/settle", &[merchant, bad_key], payment).await;
+    contract.check_answer("post", "/settle", &answer, StatusCode::BAD_REQUEST);
+}
+
+/// Pending, then paid, then somebody else's.
+async fn pay(contract: &Contract, world: &World, service: &Service) {
+    let payment = world.payment(0, 10_000);
+    for (expected, key) in [
+        ("settlement_pending", "errorReason"),
+        ("true", "success"),
+        ("duplicate_settlement", "errorReason"),
+    ] {
+        let answer = service.post("/settle", &payment).await;
+        contract.check_answer("post", "/settle", &answer, StatusCode::OK);
+        let found = answer.json()[key].to_string();
+        assert_eq!(found.trim_matches('"'), expected, "{}", answer.body);
+        if expected == "settlement_pending" {
+            mine_and_record(world).await;
+        }
+    }
+}
+
+/// With an `Idempotency-Key`: pending, then paid, then told again; and refused for another payment.
+async fn pay_with_a_key(contract: &Contract, world: &World, service: &Service) {
+    let payment = world.payment(1, 10_000);
+    for (succeeds, replayed) in [(false, None), (true, None), (true, Some("true"))] {
+        let answer = service.settle_with_key(&payment, "order-1").await;
+        contract.check_answer("post", "/settle", &answer, StatusCode::OK);
+        assert_eq!(answer.json()["success"], succeeds, "{}", answer.body);
+        assert_eq!(answer.header("idempotent-replayed"), replayed);
+        if !succeeds {
+            mine_and_record(world).await;
+        }
+    }
+    let answer = service.settle_with_key(&world.payment(2, 10_000), "order-1").await;
+    contract.check_answer("post", "/settle", &answer, StatusCode::CONFLICT);
+}
+
+async fn ask_while_the_chain_is_away(contract: &Contract, world: &World) {
+    let proxy = Proxy::before(&world.services.chain.rpc_url);
+    for method in ["eth_chainId", "eth_blockNumber", "eth_getBlockByNumber"] {
+        proxy.set(method, Fault::DropBefore);
+    }
+    let settings = [("QUITTANCE__CHAINS__LOCAL__RPC_URL", proxy.url.as_str())];
+    let service = Service::spawn(world, &settings).await;
+    let answer = service.operations("/readyz").await;
+    contract.check_answer("get", "/readyz", &answer, StatusCode::SERVICE_UNAVAILABLE);
+    for path in ["/verify", "/settle"] {
+        let answer = service.post(path, &world.payment(3, 10_000)).await;
+        contract.check_answer("post", path, &answer, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    service.stop().await;
+}
+
+/// The answers to bodies of which one byte of two arrives.
+async fn stalled_bodies(url: String, api_key: String) -> Vec<(&'static str, Answer)> {
+    let host = url.trim_start_matches("http://");
+    let mut answers = Vec::new();
+    let mut open = Vec::new();
+    for path in ["/verify", "/settle"] {
+        let mut stream = TcpStream::connect(host).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api_key}\r\n\
+             Content-Type: application/json\r\nContent-Length: 2\r\n\r\n{{"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        open.push((path, stream));
+    }
+    for (path, mut stream) in open {
+        let mut bytes = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut bytes));
+        read.await.expect("the connection is closed after the answer").unwrap();
+        answers.push((path, plain_answer(&String::from_utf8(bytes).unwrap())));
+    }
+    answers
+}
+
+fn plain_answer(text: &str) -> Answer {
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let mut lines = head.lines();
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
+    let headers: HeaderMap = lines
+        .map(|line| line.split_once(": ").unwrap())
+        .map(|(name, value)| {
+            (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap())
+        })
+        .collect();
+    Answer { status, headers, body: body.to_owned() }
+}
+
+async fn read(response: reqwest::Response) -> Answer {
+    let (status, headers) = (response.status(), response.headers().clone());
+    Answer { status, headers, body: response.text().await.unwrap() }
+}
+
+async fn mine_and_record(world: &World) {
+    world.node.until_pending(1).await;
+    world.node.mine(1).await;
+    world
+        .until("select count(*) from settlement where status in ('claimed', 'submitted')", 0)
+        .await;
+}
+
+/// A live key of the merchant, which a test chain refuses.
+async fn live_key(world: &World) -> ApiKey {
+    let merchant_id = sqlx::query_scalar("select merchant_id from merchant limit 1");
+    let merchant_id: uuid::Uuid = merchant_id.fetch_one(&world.books).await.unwrap();
+    let (key, owner) =
+        (ApiKey::generate(KeyMode::Live), KeyOwner::Merchant(MerchantId::from_uuid(merchant_id)));
+    let new = NewKey { owner, mode: KeyMode::Live, label: key.label(), hash: key.hash() };
+    create_key(&mut world.books.acquire().await.unwrap(), &new).await.unwrap();
+    key
+}
+
+/// The paths that `src/http` registers.
+fn routes_in_source() -> BTreeSet<String> {
+    let mut routes = BTreeSet::new();
+    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http")).unwrap() {
+        let path = file.unwrap().path();
+        assert!(path.is_file(), "{} is a folder; this search looks at files only", path.display());
+        let source = fs::read_to_string(&path).unwrap();
+        for call in ["web::resource(", ".route(\"", "web::scope("] {
+            for (at, _) in source.match_indices(call) {
+                let quoted = source.split_at(at).1.split('"').nth(1).unwrap();
+                assert!(call != "web::scope(" || quoted.is_empty(), "this search knows no scopes");
+                routes.extend((!quoted.is_empty()).then(|| quoted.to_owned()));
+            }
+        }
+    }
+    routes
+}
+
+/// The document, as JSON.
+struct Contract {
+    document: Value,
+}
+
+/// Which keys an object may have besides the documented ones.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    Any,
+    DocumentedOnly,
+}
+
+impl Contract {
+    fn read() -> Self {
+        Self { document: parsed(DOCUMENT) }
+    }
+
+    fn at(&self, pointer: &str) -> &Value {
+        self.document.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is not in the document"))
+    }
+
+    /// Where a pointer leads, references followed.
+    fn resolved(&self, pointer: &str) -> (String, &Value) {
+        let value = self.at(pointer);
+        match value.get("$ref").and_then(Value::as_str) {
+            Some(reference) => self.resolved(reference.trim_start_matches('#')),
+            None => (pointer.to_owned(), value),
+        }
+    }
+
+    /// Each path, with its documented methods.
+    fn operations(&self) -> Vec<(String, BTreeSet<&'static str>)> {
+        let methods =
+            |item: &Value| METHODS.into_iter().filter(|m| item.get(m).is_some()).collect();
+        let paths = self.at("/paths").as_object().unwrap();
+        paths.iter().map(|(path, item)| (path.clone(), methods(item))).collect()
+    }
+
+    /// Whether a path is on the operations port.
+    fn is_operations(&self, path: &str) -> bool {
+        self.at("/paths")[path].get("servers").is_some()
+    }
+
+    /// Every example in the document, with the pointer to its schema.
+    fn examples(&self) -> Vec<(String, Value)> {
+        let mut found = Vec::new();
+        self.find_examples("", &self.document, &mut found);
+        found
+    }
+
+    fn find_examples(&self, pointer: &str, value: &Value, found: &mut Vec<(String, Value)>) {
+        let schema = format!("{pointer}/schema");
+        match value {
+            Value::Object(members) => {
+                found.extend(
+                    members.get("example").map(|example| (schema.clone(), example.clone())),
+                );
+                match members.get("examples") {
+                    // Beside a schema: examples with a name. Within one: bare values.
+                    Some(Value::Object(named)) => found.extend(
+                        named.values().map(|example| (schema.clone(), example["value"].clone())),
+                    ),
+                    Some(Value::Array(bare)) => {
+                        found.extend(bare.iter().map(|value| (pointer.to_owned(), value.clone())));
+                    }
+                    _ => (),
+                }
+                for (key, member) in members.iter().filter(|(key, _)| !key.starts_with("example")) {
+                    self.find_examples(&format!("{pointer}/{}", escaped(key)), member, found);
+                }
+            }
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.find_examples(&format!("{pointer}/{index}"), item, found);
+                }
+            }
+            _ => (),
+        }
+    }
+
+    /// Holds a value against the schema at `pointer`.
+    fn check(&self, pointer: &str, value: &Value, keys: Keys) {
+        // The document around the reference, so that references of the schema lead somewhere.
+        let mut schema = self.document.clone();
+        schema["$ref"] = json!(format!("#{pointer}"));
+        if keys == Keys::DocumentedOnly {
+            schema["unevaluatedProperties"] = json!(false);
+        }
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let errors: Vec<String> =
+            validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect();
+        assert!(errors.is_empty(), "{value}\ndoes not fit {pointer}:\n{}", errors.join("\n"));
+    }
+
+    /// Holds an answer against what is documented for its operation and status.
+    fn check_answer(&self, method: &str, path: &str, answer: &Answer, expected: StatusCode) {
+        let asked = format!("{method} {path}");
+        assert_eq!(answer.status, expected, "{asked}: {}", answer.body);
+        let operation = format!("/paths/{}/{method}", escaped(path));
+        self.check_response(&format!("{operation}/responses/{}", expected.as_str()), answer);
+    }
+
+    fn check_response(&self, pointer: &str, answer: &Answer) {
+        let (pointer, response) = self.resolved(pointer);
+        let none = Map::new();
+        let documented = response.get("headers").and_then(Value::as_object).unwrap_or(&none);
+        for name in answer.headers.keys().map(HeaderName::as_str) {
+            let is_known = documented.keys().any(|known| known.eq_ignore_ascii_case(name));
+            assert!(is_known || USUAL_HEADERS.contains(&name), "{pointer}: header {name}");
+        }
+        for name in documented.keys() {
+            let (header, details) = self.resolved(&format!("{pointer}/headers/{name}"));
+            match answer.header(name) {
+                Some(text) => {
+                    let is_number = details["schema"]["type"] == "integer";
+                    let value = if is_number { text.parse().unwrap() } else { json!(text) };
+                    self.check(&format!("{header}/schema"), &value, Keys::Any);
+                }
+                None => assert_ne!(details["required"], true, "{pointer}: {name} is missing"),
+            }
+        }
+        let media_type = answer.header("content-type").unwrap().split(';').next().unwrap();
+        let schema = format!("{pointer}/content/{}/schema", escaped(media_type));
+        let body = match media_type {
+            "application/json" => answer.json(),
+            "application/yaml" => parsed(&answer.body),
+            _ => json!(answer.body),
+        };
+        self.check(&schema, &body, Keys::DocumentedOnly);
+    }
+}
+
+/// A key as JSON pointers spell it.
+fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+fn parsed(yaml: &str) -> Value {
+    let [document] = YamlLoader::load_from_str(yaml).unwrap().try_into().unwrap();
+    json_of(&document)
+}
+
+fn json_of(yaml: &Yaml) -> Value {
+    match yaml {
+        Yaml::Null => Value::Null,
+        Yaml::Boolean(value) => json!(value),
+        Yaml::Integer(value) => json!(value),
+        // Numbers above an `i64` arrive here too; JSON reads both.
+        Yaml::Real(text) => serde_json::from_str(text).unwrap(),
+        Yaml::String(text) => json!(text),
+        Yaml::Array(items) => items.iter().map(json_of).collect(),
+        Yaml::Hash(members) => {
+            let member = |(key, value): (&Yaml, &Yaml)| {
+                (key.as_str().expect("every key is text").to_owned(), json_of(value))
+            };
+            Value::Object(members.iter().map(member).collect())
+        }
+        Yaml::Alias(_) | Yaml::BadValue => panic!("unreadable YAML: {yaml:?}"),
+    }
+}
