@@ -24,7 +24,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     chain::{Chain, ChainOptions},
-    config::{ChainSettings, ListenSettings, LogFormatSetting, LogSettings, Settings},
+    config::{
+        ChainSettings, ListenSettings, LogFormatSetting, LogSettings, OPERATIONS_PORT,
+        SERVICE_PORT, Settings,
+    },
     db,
     domain::KeyMode,
     engine::{Engine, EngineOptions, Outcomes, Wallet},
@@ -81,9 +84,10 @@ impl Application {
         if !db::is_migrated(&pool).await? {
             anyhow::bail!("the database lacks migrations; run `quittance migrate` first");
         }
-        let (service, address) = bind(&settings.server).context("bind the service's port")?;
+        let (service, address) =
+            bind(&settings.server, SERVICE_PORT).context("bind the service's port")?;
         let (operations, operations_address) =
-            bind(&settings.operations).context("bind the operations port")?;
+            bind(&settings.operations, OPERATIONS_PORT).context("bind the operations port")?;
 
         let mut chains = BTreeMap::new();
         for (name, chain) in &settings.chains {
@@ -175,8 +179,8 @@ async fn drain(service: ServerHandle, stop_waiting: &CancellationToken) {
     stop_waiting.cancel();
 }
 
-fn bind(settings: &ListenSettings) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let at = (settings.host.as_str(), settings.port);
+fn bind(settings: &ListenSettings, default_port: u16) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let at = (settings.host.as_str(), settings.port.unwrap_or(default_port));
     let listener = TcpListener::bind(at).with_context(|| format!("listen on {}:{}", at.0, at.1))?;
     let address = listener.local_addr()?;
     Ok((listener, address))
@@ -217,11 +221,12 @@ fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
 
 fn operate(listener: TcpListener, state: State) -> std::io::Result<Server> {
     let state = Data::new(state);
-    let server =
-        HttpServer::new(move || App::new().app_data(state.clone()).service(http::operations()))
-            .workers(1)
-            .client_request_timeout(HEAD_TIMEOUT)
-            .disable_signals()
-            .listen(listener)?;
+    let server = HttpServer::new(move || {
+        App::new().app_data(state.clone()).wrap(from_fn(http::observe)).service(http::operations())
+    })
+    .workers(1)
+    .client_request_timeout(HEAD_TIMEOUT)
+    .disable_signals()
+    .listen(listener)?;
     Ok(server.run())
 }

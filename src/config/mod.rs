@@ -37,15 +37,20 @@ pub enum ConfigError {
     },
 }
 
+/// Where the service listens if nothing else is set.
+pub const SERVICE_PORT: u16 = 8402;
+/// Where liveness, readiness and metrics are if nothing else is set.
+pub const OPERATIONS_PORT: u16 = 9402;
+
 /// Everything that can be set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The service.
-    #[serde(default = "ListenSettings::service")]
+    #[serde(default)]
     pub server: ListenSettings,
     /// Liveness, readiness and metrics.
-    #[serde(default = "ListenSettings::operations")]
+    #[serde(default)]
     pub operations: ListenSettings,
     /// Postgres.
     pub database: DatabaseSettings,
@@ -62,26 +67,17 @@ pub struct Settings {
 
 /// Where to listen.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct ListenSettings {
     /// The address to bind.
-    #[serde(default = "ListenSettings::loopback")]
     pub host: String,
-    /// The port; 0 takes a free one.
-    pub port: u16,
+    /// The port; 0 takes a free one, and none stands for the listener's own default.
+    pub port: Option<u16>,
 }
 
-impl ListenSettings {
-    fn loopback() -> String {
-        "127.0.0.1".to_owned()
-    }
-
-    fn service() -> Self {
-        Self { host: Self::loopback(), port: 8402 }
-    }
-
-    fn operations() -> Self {
-        Self { host: Self::loopback(), port: 9402 }
+impl Default for ListenSettings {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".to_owned(), port: None }
     }
 }
 
@@ -132,7 +128,9 @@ pub struct LogSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { format: LogFormatSetting::Json, filter: "info".to_owned() }
+        // What is not HTTP is the sender's mistake; actix would log it as an error of ours.
+        let filter = "info,actix_http::h1=off".to_owned();
+        Self { format: LogFormatSetting::Json, filter }
     }
 }
 

@@ -108,7 +108,7 @@ mod tests {
         let path = file(FILE);
         let settings = load(Some(&path), []).unwrap();
         assert_eq!(settings.database.url.expose_secret(), "postgres://file");
-        assert_eq!((settings.server.port, settings.operations.port), (8402, 9402));
+        assert_eq!((settings.server.port, settings.operations.port), (None, None));
 
         let secret = file("postgres://secret\n");
         let secret_path = secret.to_str().unwrap();
@@ -118,13 +118,15 @@ mod tests {
                 ("QUITTANCE__DATABASE__URL", "postgres://environment"),
                 ("QUITTANCE__DATABASE__URL_FILE", secret_path),
                 ("QUITTANCE__SERVER__PORT", "1"),
+                ("QUITTANCE__OPERATIONS__HOST", "0.0.0.0"),
                 ("QUITTANCE__CHAINS__BASE__TEST", "true"),
                 ("UNRELATED", "x"),
             ]),
         )
         .unwrap();
         assert_eq!(settings.database.url.expose_secret(), "postgres://secret");
-        assert_eq!(settings.server.port, 1);
+        assert_eq!((settings.server.port, settings.server.host.as_str()), (Some(1), "127.0.0.1"));
+        assert_eq!(settings.operations.host, "0.0.0.0");
         assert!(settings.chains["base"].test);
     }
 

@@ -54,13 +54,11 @@ pub enum InvalidReason {
     InsufficientBalance,
     /// The exact settlement call would revert, and no check above says why.
     SimulationFailed,
-    /// Settlement only: it was tried on chain, and can no longer succeed.
-    TransactionFailed,
 }
 
 impl InvalidReason {
     /// Every reason, in order of precedence.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 23] = [
         Self::X402Version,
         Self::PaymentRequirements,
         Self::UnsupportedScheme,
@@ -84,7 +82,6 @@ impl InvalidReason {
         Self::TokenVersionMismatch,
         Self::InsufficientBalance,
         Self::SimulationFailed,
-        Self::TransactionFailed,
     ];
 
     /// The wire string.
@@ -113,7 +110,6 @@ impl InvalidReason {
             Self::TokenVersionMismatch => "invalid_exact_evm_token_version_mismatch",
             Self::InsufficientBalance => "invalid_exact_evm_insufficient_balance",
             Self::SimulationFailed => "invalid_exact_evm_transaction_simulation_failed",
-            Self::TransactionFailed => "invalid_exact_evm_transaction_failed",
         }
     }
 

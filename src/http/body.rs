@@ -1,6 +1,6 @@
 //! The request body: JSON, within its limits of size and time.
 
-use actix_web::{HttpRequest, web};
+use actix_web::{HttpRequest, http::header::CONTENT_ENCODING, web};
 
 use super::{BODY_TIMEOUT, MAX_BODY_BYTES, error::ApiError};
 
@@ -9,7 +9,7 @@ pub(super) async fn read(
     request: &HttpRequest,
     payload: web::Payload,
 ) -> Result<web::Bytes, ApiError> {
-    if !is_json(request) {
+    if !is_json(request) || request.headers().contains_key(CONTENT_ENCODING) {
         return Err(ApiError::WrongContentType);
     }
     let arrived =

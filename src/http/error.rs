@@ -34,8 +34,10 @@ pub(super) enum ApiError {
     /// Not JSON, or a header that cannot be read.
     #[error("{0}")]
     Malformed(String),
-    /// Not `application/json`.
-    #[error("the body must be sent with Content-Type: application/json")]
+    /// Not `application/json`, or compressed.
+    #[error(
+        "the body must be sent with Content-Type: application/json and without Content-Encoding"
+    )]
     WrongContentType,
     /// Longer than allowed.
     #[error("the body is longer than {MAX_BODY_BYTES} bytes")]
@@ -155,6 +157,6 @@ pub(super) fn wrong_method(shape: Option<Shape>, allowed: &Method) -> HttpRespon
 pub(super) fn not_found() -> HttpResponse {
     HttpResponse::NotFound().json(json!({
         "error": "not_found",
-        "message": "there is nothing here; GET /openapi.yaml describes what there is",
+        "message": "there is nothing here; GET /openapi.yaml of the service describes what there is",
     }))
 }

@@ -14,7 +14,7 @@ mod verify;
 
 use std::{sync::Arc, time::Duration};
 
-use actix_web::{HttpResponse, dev::HttpServiceFactory, http::Method, web};
+use actix_web::{HttpResponse, Resource, Route, dev::HttpServiceFactory, guard, http::Method, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{domain::UnixTime, facilitator::Facilitator, merchants::Merchants};
@@ -51,32 +51,37 @@ enum Shape {
 /// The service's routes.
 pub fn service() -> impl HttpServiceFactory {
     web::scope("")
-        .service(web::resource("/verify").route(web::post().to(verify::verify)).default_service(
-            web::to(async || error::wrong_method(Some(Shape::Verify), &Method::POST)),
-        ))
-        .service(web::resource("/settle").route(web::post().to(settle::settle)).default_service(
-            web::to(async || error::wrong_method(Some(Shape::Settle), &Method::POST)),
-        ))
-        .service(
-            web::resource("/supported")
-                .route(web::get().to(supported::supported))
-                .default_service(web::to(async || error::wrong_method(None, &Method::GET))),
-        )
-        .service(
-            web::resource("/openapi.yaml")
-                .route(web::get().to(openapi))
-                .default_service(web::to(async || error::wrong_method(None, &Method::GET))),
-        )
+        .service(question("/verify", Shape::Verify, web::post().to(verify::verify)))
+        .service(question("/settle", Shape::Settle, web::post().to(settle::settle)))
+        .service(document("/supported", read().to(supported::supported)))
+        .service(document("/openapi.yaml", read().to(openapi)))
         .default_service(web::to(async || error::not_found()))
 }
 
 /// The routes of the operations port.
 pub fn operations() -> impl HttpServiceFactory {
     web::scope("")
-        .route("/livez", web::get().to(operations::livez))
-        .route("/readyz", web::get().to(operations::readyz))
-        .route("/metrics", web::get().to(operations::metrics))
+        .service(document("/livez", read().to(operations::livez)))
+        .service(document("/readyz", read().to(operations::readyz)))
+        .service(document("/metrics", read().to(operations::metrics)))
         .default_service(web::to(async || error::not_found()))
+}
+
+/// A path that answers questions about payments, in their shape whatever the method.
+fn question(path: &str, shape: Shape, route: Route) -> Resource {
+    let wrong_method = move || async move { error::wrong_method(Some(shape), &Method::POST) };
+    web::resource(path).route(route).default_service(web::to(wrong_method))
+}
+
+/// A path that can be read and nothing else.
+fn document(path: &str, route: Route) -> Resource {
+    let wrong_method = || async { error::wrong_method(None, &Method::GET) };
+    web::resource(path).route(route).default_service(web::to(wrong_method))
+}
+
+/// GET, and HEAD wherever GET works (RFC 9110 section 9.1).
+fn read() -> Route {
+    web::route().guard(guard::Any(guard::Get()).or(guard::Head()))
 }
 
 async fn openapi() -> HttpResponse {

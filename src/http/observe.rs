@@ -16,6 +16,9 @@ const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id of a caller's that is kept; a longer one is replaced.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
+/// Asked every few seconds by machines; their lines would bury the others.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
 /// Gives the request the caller's `X-Request-Id` or a new one, and sends it back.
 pub async fn observe(
     request: ServiceRequest,
@@ -34,13 +37,12 @@ pub async fn observe(
         }
         let status = response.status().as_u16();
         let elapsed = started.elapsed();
-        tracing::info!(
-            http.method = %method,
-            http.route = route,
-            http.status = status,
-            duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
-            "answered"
-        );
+        let duration_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        if PROBES.contains(&route.as_str()) {
+            tracing::debug!(http.method = %method, http.route = route, http.status = status, duration_ms, "answered");
+        } else {
+            tracing::info!(http.method = %method, http.route = route, http.status = status, duration_ms, "answered");
+        }
         metrics::counter!(
             "quittance_http_requests_total", "route" => route.clone(), "status" => status.to_string()
         )

@@ -20,9 +20,7 @@ pub enum Code {
     Unauthorized,
     /// The API key may not do this.
     Forbidden,
-    /// Too many requests.
-    RateLimited,
-    /// The `Idempotency-Key` is malformed, or was used for another payment.
+    /// The `Idempotency-Key` was used for another payment.
     IdempotencyError,
     /// The body is not JSON, too large, or declared as something else.
     InvalidRequest,
@@ -30,14 +28,13 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::SettlementPending,
         Self::DuplicateSettlement,
         Self::UnexpectedVerifyError,
         Self::UnexpectedSettleError,
         Self::Unauthorized,
         Self::Forbidden,
-        Self::RateLimited,
         Self::IdempotencyError,
         Self::InvalidRequest,
     ];
@@ -51,7 +48,6 @@ impl Code {
             Self::UnexpectedSettleError => "unexpected_settle_error",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
-            Self::RateLimited => "rate_limited",
             Self::IdempotencyError => "idempotency_error",
             Self::InvalidRequest => "invalid_request",
         }

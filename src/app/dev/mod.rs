@@ -184,7 +184,7 @@ fn settings(
     chain: &LocalChain,
     database_url: String,
 ) -> anyhow::Result<Settings> {
-    let listen = |port| ListenSettings { host: "127.0.0.1".to_owned(), port };
+    let listen = |port| ListenSettings { port: Some(port), ..ListenSettings::default() };
     let chain_settings = ChainSettings {
         id: chain.chain_id,
         rpc_url: SecretString::from(chain.rpc_url.clone()),
