@@ -249,7 +249,7 @@ impl Chain {
         metrics::counter!("quittance_rpc_calls_total", "method" => method).increment(1);
         self.rpc.request(method, params).await.map_err(|source| {
             metrics::counter!("quittance_rpc_errors_total", "method" => method).increment(1);
-            self.failed(operation(), source.into())
+            self.failed(operation(), ChainErrorKind::of_call(source))
         })
     }
 

@@ -25,10 +25,23 @@ pub struct ChainError {
 pub enum ChainErrorKind {
     /// The transport failed, or the node answered with an error.
     #[error(transparent)]
-    Rpc(#[from] RpcError<TransportErrorKind>),
+    Rpc(RpcError<TransportErrorKind>),
     /// The answer does not have the shape or content it must have.
     #[error("{0}")]
     Unusable(String),
+}
+
+impl ChainErrorKind {
+    /// Trouble with a call, without the endpoint's URL: it may hold a key, and errors are logged.
+    pub(super) fn of_call(error: RpcError<TransportErrorKind>) -> Self {
+        let RpcError::Transport(TransportErrorKind::Custom(cause)) = error else {
+            return Self::Rpc(error);
+        };
+        Self::Rpc(match cause.downcast::<reqwest::Error>() {
+            Ok(cause) => TransportErrorKind::custom(cause.without_url()),
+            Err(cause) => RpcError::Transport(TransportErrorKind::Custom(cause)),
+        })
+    }
 }
 
 /// JSON-RPC codes by which nodes say that the EVM ran and the call failed.

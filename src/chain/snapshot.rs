@@ -37,7 +37,7 @@ impl Chain {
     ) -> Result<ChainSnapshot, ChainError> {
         let failed = |source: RpcError<TransportErrorKind>| {
             let operation = format!("read what block {} says of a payment", block.number);
-            self.failed(operation, source.into())
+            self.failed(operation, ChainErrorKind::of_call(source))
         };
         metrics::counter!("quittance_rpc_calls_total", "method" => "snapshot").increment(1);
         let at = BlockId::hash(block.hash);
@@ -83,7 +83,7 @@ impl Chain {
             Err(error) if execution_failure(&error).is_some() => Ok(None),
             Err(error) => {
                 let operation = format!("call {} of a token", Call::SIGNATURE);
-                Err(self.failed(operation, ChainErrorKind::Rpc(error)))
+                Err(self.failed(operation, ChainErrorKind::of_call(error)))
             }
         }
     }

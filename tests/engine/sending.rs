@@ -101,3 +101,23 @@ async fn a_wallet_whose_key_is_used_elsewhere_refuses_to_start() {
     service.stop().await;
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoints_url_is_told_to_nobody() {
+    let world = World::automine().await;
+    // Nobody listens on port 1. Providers put keys into paths and queries.
+    let url = "http://127.0.0.1:1/v2/secret-in-the-path?key=secret-in-the-query";
+    let settings = [("QUITTANCE__CHAINS__LOCAL__RPC_URL", url)];
+    let service = crate::support::Service::spawn(&world, &settings).await;
+    let answer = service.post("/verify", &world.payment(0, 1_000)).await;
+    assert_eq!(answer.status, 503, "{}", answer.body);
+    assert_eq!(answer.json()["invalidReason"], "unexpected_verify_error");
+    let readiness = service.operations("/readyz").await;
+    assert_eq!(readiness.status, 503);
+    for told in [answer.body, readiness.body, service.log()] {
+        assert!(!told.contains("secret-in-the"), "{told}");
+    }
+    assert!(service.log().contains("read the latest block"), "{}", service.log());
+    service.stop().await;
+    world.stop().await;
+}
