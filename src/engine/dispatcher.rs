@@ -13,6 +13,7 @@ use crate::{
     db::During,
     domain::SettlementId,
     ledger::{self, Settlement},
+    telemetry::causes,
 };
 
 use super::{
@@ -49,7 +50,7 @@ impl Engine {
                 }
                 Err(error) => {
                     tracing::warn!(
-                        error = ?error, chain.id = %self.chain.chain_id(), "the wallet could not go on"
+                        error = causes(&error), chain.id = %self.chain.chain_id(), "the wallet could not go on"
                     );
                     RETRY_INTERVAL
                 }
@@ -67,7 +68,7 @@ impl Engine {
             match self.register().await {
                 Ok(wallet_id) => return Some(wallet_id),
                 Err(error) => {
-                    tracing::error!(error = ?error, "the wallet cannot start");
+                    tracing::error!(error = causes(&error), "the wallet cannot start");
                     self.health.wallet_failed(error.to_string());
                 }
             }
@@ -235,7 +236,7 @@ impl Engine {
         let answer = match self.chain.send(transaction.hash, &transaction.raw).await {
             Ok(()) => "accepted".to_owned(),
             Err(error) => {
-                let answer = error.source.to_string();
+                let answer = causes(&error.source);
                 tracing::warn!(
                     transaction.hash = %transaction.hash, answer, "a send was not acknowledged"
                 );

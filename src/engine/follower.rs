@@ -17,6 +17,7 @@ use crate::{
     db::During,
     domain::SettlementId,
     ledger::{self, GasShare},
+    telemetry::causes,
 };
 
 use super::{
@@ -56,7 +57,7 @@ impl Engine {
                 Ok(Step::UpToDate) => IDLE_POLL_INTERVAL,
                 Err(error) => {
                     tracing::warn!(
-                        error = ?error, chain.id = %self.chain.chain_id(), "the follower could not go on"
+                        error = causes(&error), chain.id = %self.chain.chain_id(), "the follower could not go on"
                     );
                     self.health.follower_failed(error.to_string());
                     RETRY_INTERVAL

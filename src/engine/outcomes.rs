@@ -20,6 +20,7 @@ use crate::{
     db::{DbError, During},
     domain::{ChainId, SettlementId},
     ledger,
+    telemetry::causes,
 };
 
 /// How many callers may wait in one process. Each costs a connection and a few hundred bytes.
@@ -154,7 +155,7 @@ impl Outcomes {
                 }
             }
             if let Err(error) = self.deliver(pool).await {
-                tracing::warn!(error = ?error, "could not look for outcomes");
+                tracing::warn!(error = causes(&error), "could not look for outcomes");
             }
         }
         self.callers.lock().waiting.clear();

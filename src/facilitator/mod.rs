@@ -18,6 +18,7 @@ use crate::{
     engine::{Engine, Outcomes},
     merchants::Caller,
     protocol::Supported,
+    telemetry::causes,
 };
 
 pub use error::FacilitatorError;
@@ -76,7 +77,7 @@ impl Facilitator {
         };
         let mut troubles: Vec<String> = self.chains.iter().filter_map(of_chain).collect();
         if let Err(error) = db::ping(&self.pool).await {
-            tracing::warn!(error = ?error, "the database does not answer");
+            tracing::warn!(error = causes(&error), "the database does not answer");
             troubles.push("the database does not answer".to_owned());
         }
         troubles

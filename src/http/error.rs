@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::{
     facilitator::FacilitatorError,
     protocol::{Code, SettleAnswer, VerifyAnswer},
+    telemetry::causes,
 };
 
 use super::{BODY_TIMEOUT, MAX_BODY_BYTES, Shape};
@@ -118,7 +119,7 @@ impl ApiError {
     ) -> HttpResponse {
         let status = self.status();
         if status.is_server_error() {
-            tracing::warn!(error = ?self, "a request could not be answered");
+            tracing::warn!(error = causes(self), "a request could not be answered");
         }
         let mut response = HttpResponse::build(status);
         if status == StatusCode::SERVICE_UNAVAILABLE {

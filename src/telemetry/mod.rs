@@ -1,6 +1,6 @@
 //! Logs and metrics: set up once, used everywhere through `tracing` and `metrics`.
 
-use std::sync::OnceLock;
+use std::{error::Error, sync::OnceLock};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -47,6 +47,22 @@ pub fn metrics() -> &'static PrometheusHandle {
         describe();
         handle
     })
+}
+
+/// An error and what caused it, in one line for the log: `read a row: connection refused`.
+pub fn causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        // Transparent errors repeat what they wrap.
+        if !line.ends_with(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = inner.source();
+    }
+    line
 }
 
 fn describe() {
