@@ -83,10 +83,16 @@ impl Chain {
     pub async fn check(&self) -> Result<(), ChainError> {
         let operation = || "read the chain id".to_owned();
         let answered: U64 = self.call(operation, "eth_chainId", ()).await?;
+        self.expect_chain(answered)
+    }
+
+    /// Refuses an endpoint that answered `eth_chainId` with another chain's id.
+    pub(super) fn expect_chain(&self, answered: U64) -> Result<(), ChainError> {
         if answered.to::<u64>() == self.chain_id.eip155() {
             return Ok(());
         }
-        Err(self.unusable(operation(), format!("the endpoint is of eip155:{answered}")))
+        let operation = "read the chain id".to_owned();
+        Err(self.unusable(operation, format!("the endpoint is of eip155:{answered}")))
     }
 
     /// The newest block.

@@ -2,7 +2,7 @@
 
 use alloy::{
     eips::BlockId,
-    primitives::{Address, Bytes, TxKind},
+    primitives::{Address, Bytes, TxKind, U64},
     rpc::{
         client::{BatchRequest, Waiter},
         types::TransactionRequest,
@@ -42,6 +42,9 @@ impl Chain {
         metrics::counter!("quittance_rpc_calls_total", "method" => "snapshot").increment(1);
         let at = BlockId::hash(block.hash);
         let mut batch = self.rpc.new_batch();
+        // An endpoint of another chain would answer everything below, and each answer would read like
+        // a verdict: no contract, no balance, not the payer's signature.
+        let chain_id: Waiter<U64> = batch.add_call("eth_chainId", &()).map_err(failed)?;
         let payer_code = add_code(&mut batch, authorization.payer, at).map_err(failed)?;
         let asset_code = add_code(&mut batch, asset, at).map_err(failed)?;
         let mut ask = |data: Vec<u8>| add_call(&mut batch, asset, data.into(), at).map_err(failed);
@@ -55,6 +58,7 @@ impl Chain {
         let version = ask(Token::versionCall {}.abi_encode())?;
         let balance = ask(Token::balanceOfCall { account: authorization.payer }.abi_encode())?;
         batch.send().await.map_err(failed)?;
+        self.expect_chain(chain_id.await.map_err(failed)?)?;
 
         let simulation = match simulation.await {
             Ok(_) => Simulation::Succeeds,

@@ -115,6 +115,8 @@ impl Engine {
     }
 
     async fn start_at(&self, block: &Block) -> Result<Step, EngineError> {
+        // A height of another chain, once recorded, would make this chain look as if it lagged.
+        self.chain.check().await?;
         let mut db = self.pool.begin().await.during("start following a chain")?;
         store::start_at(&mut db, self.chain.chain_id(), block).await?;
         db.commit().await.during("start following a chain")?;
@@ -269,6 +271,8 @@ impl Engine {
     /// Goes back to the newest applied block that is still canonical, taking back what the blocks
     /// above it proved. The signed bytes are kept and sent again.
     async fn unwind(&self, tip: Tip) -> Result<Step, EngineError> {
+        // Another chain is no reorganization of this one.
+        self.chain.check().await?;
         let chain_id = self.chain.chain_id();
         let ancestor = self.common_ancestor(tip).await?;
         let mut db = self.pool.begin().await.during("unwind blocks")?;
