@@ -7,7 +7,7 @@ use std::{
 };
 
 use actix_web::{App, HttpResponse, HttpServer, web};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How a method misbehaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +18,21 @@ pub enum Fault {
     DropAfterForward,
     /// Answers nothing for longer than any caller waits.
     BlackHole,
+    /// Answers 200 and a page for people.
+    WebPage,
+    /// Answers 200 and, as JSON-RPC, that there were too many calls.
+    RateLimited,
 }
 
 #[derive(Clone, Default)]
 struct Rules {
     faults: Arc<Mutex<HashMap<String, Fault>>>,
     sent: Arc<Mutex<Vec<String>>>,
+    target: Arc<Mutex<String>>,
 }
+
+/// Stands for every method in [`Rules::faults`].
+const EVERY_METHOD: &str = "*";
 
 /// A running proxy.
 pub struct Proxy {
@@ -34,7 +42,6 @@ pub struct Proxy {
 
 #[derive(Clone)]
 struct Target {
-    url: String,
     http: reqwest::Client,
     rules: Rules,
 }
@@ -42,9 +49,8 @@ struct Target {
 impl Proxy {
     /// A proxy in front of `url` that behaves until told otherwise.
     pub fn before(url: &str) -> Self {
-        let rules = Rules::default();
-        let target =
-            Target { url: url.to_owned(), http: reqwest::Client::new(), rules: rules.clone() };
+        let rules = Rules { target: Arc::new(Mutex::new(url.to_owned())), ..Rules::default() };
+        let target = Target { http: reqwest::Client::new(), rules: rules.clone() };
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(web::Data::new(target.clone()))
@@ -63,6 +69,16 @@ impl Proxy {
     /// Makes `method` misbehave from now on.
     pub fn set(&self, method: &str, fault: Fault) {
         self.rules.faults.lock().unwrap().insert(method.to_owned(), fault);
+    }
+
+    /// Makes every method misbehave from now on.
+    pub fn set_all(&self, fault: Fault) {
+        self.set(EVERY_METHOD, fault);
+    }
+
+    /// Forwards to another node from now on.
+    pub fn retarget(&self, url: &str) {
+        url.clone_into(&mut self.rules.target.lock().unwrap());
     }
 
     /// Makes everything behave again.
@@ -91,24 +107,36 @@ async fn forward(body: web::Bytes, target: web::Data<Target>) -> HttpResponse {
             let raw = call["params"][0].as_str().unwrap_or_default().to_owned();
             target.rules.sent.lock().unwrap().push(raw);
         }
-        fault = fault.or(target.rules.faults.lock().unwrap().get(method).copied());
+        let faults = target.rules.faults.lock().unwrap();
+        fault = fault.or_else(|| faults.get(method).or_else(|| faults.get(EVERY_METHOD)).copied());
     }
     match fault {
         Some(Fault::DropBefore) => return HttpResponse::BadGateway().finish(),
         Some(Fault::BlackHole) => tokio::time::sleep(Duration::from_secs(3_600)).await,
+        Some(Fault::WebPage) => {
+            return HttpResponse::Ok().content_type("text/html").body("<h1>Be right back</h1>");
+        }
+        Some(Fault::RateLimited) => return HttpResponse::Ok().json(too_many(&request)),
         Some(Fault::DropAfterForward) | None => (),
     }
-    let sent = target
-        .http
-        .post(&target.url)
-        .header("Content-Type", "application/json")
-        .body(body)
-        .send()
-        .await;
+    let url = target.rules.target.lock().unwrap().clone();
+    let sent =
+        target.http.post(url).header("Content-Type", "application/json").body(body).send().await;
     let Ok(answer) = sent else { return HttpResponse::BadGateway().finish() };
     let answer = answer.bytes().await.unwrap_or_default();
     if fault == Some(Fault::DropAfterForward) {
         return HttpResponse::BadGateway().finish();
     }
     HttpResponse::Ok().content_type("application/json").body(answer)
+}
+
+fn too_many(request: &Value) -> Value {
+    let refusal = |call: &Value| {
+        let error = json!({ "code": -32_005, "message": "limit exceeded" });
+        json!({ "jsonrpc": "2.0", "id": call["id"], "error": error })
+    };
+    match request {
+        Value::Array(calls) => calls.iter().map(refusal).collect(),
+        call => refusal(call),
+    }
 }

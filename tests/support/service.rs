@@ -7,7 +7,6 @@ use std::{
 };
 
 use reqwest::{Client, Method, StatusCode, header::HeaderMap};
-use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -53,17 +52,10 @@ impl Service {
 
     /// Starts the process and waits until it listens, but not until it is ready.
     pub async fn spawn(world: &World, settings: &[(&str, &str)]) -> Self {
-        let chain = &world.services.chain;
         let mut command = Command::new(env!("CARGO_BIN_EXE_quittance"));
         command
             .arg("serve")
-            .env("QUITTANCE__SERVER__PORT", "0")
-            .env("QUITTANCE__OPERATIONS__PORT", "0")
-            .env("QUITTANCE__DATABASE__URL", world.services.settings.database.url.expose_secret())
-            .env("QUITTANCE__CHAINS__LOCAL__ID", chain.chain_id.to_string())
-            .env("QUITTANCE__CHAINS__LOCAL__RPC_URL", &chain.rpc_url)
-            .env("QUITTANCE__CHAINS__LOCAL__WALLET_PRIVATE_KEY", &chain.wallet.private_key)
-            .env("QUITTANCE__CHAINS__LOCAL__TEST", "true")
+            .envs(world.environment())
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())

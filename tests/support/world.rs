@@ -3,11 +3,13 @@
 use std::{path::PathBuf, time::Duration};
 
 use quittance::{
-    app::dev::{Buyer, ChainRequest, DevKeys, DevOptions, DevServices},
+    app::dev::{Buyer, ChainRequest, DevKeys, DevOptions, DevServices, PrivatePostgres},
     domain::{Amount, Authorization, UnixTime},
 };
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use sqlx::PgPool;
+use tokio::process::Command;
 
 use super::{Node, Service};
 
@@ -60,6 +62,43 @@ impl World {
     /// A running service with further settings, as environment variables.
     pub async fn service_with(&self, settings: &[(&str, &str)]) -> Service {
         Service::start(self, settings).await
+    }
+
+    /// The settings of a service over this world, as environment variables.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let chain = &self.services.chain;
+        let database_url = self.services.settings.database.url.expose_secret();
+        vec![
+            ("QUITTANCE__SERVER__PORT", "0".to_owned()),
+            ("QUITTANCE__OPERATIONS__PORT", "0".to_owned()),
+            ("QUITTANCE__DATABASE__URL", database_url.to_owned()),
+            ("QUITTANCE__CHAINS__LOCAL__ID", chain.chain_id.to_string()),
+            ("QUITTANCE__CHAINS__LOCAL__RPC_URL", chain.rpc_url.clone()),
+            ("QUITTANCE__CHAINS__LOCAL__WALLET_PRIVATE_KEY", chain.wallet.private_key.clone()),
+            ("QUITTANCE__CHAINS__LOCAL__TEST", "true".to_owned()),
+        ]
+    }
+
+    /// Stops Postgres as an operator would, and waits until it is gone.
+    pub async fn stop_postgres(&self) {
+        let pid_file = self.state_dir.join("postgres/postmaster.pid");
+        let pid = std::fs::read_to_string(&pid_file).unwrap();
+        let kill = format!("kill -INT {}", pid.lines().next().unwrap());
+        assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
+        for _ in 0..1_000 {
+            if !pid_file.exists() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("postgres did not stop within 20 seconds");
+    }
+
+    /// Starts Postgres again, with the data and at the port it had.
+    pub async fn start_postgres(&mut self) {
+        let url = reqwest::Url::parse(&self.services.postgres.url("quittance")).unwrap();
+        let data = self.state_dir.join("postgres");
+        self.services.postgres = PrivatePostgres::start(&data, url.port().unwrap()).await.unwrap();
     }
 
     /// The n-th buyer with money.
