@@ -1,1 +1,10 @@
-//! Placeholder of the first commit.
+//! Quittance as its callers see it: HTTP and the command line, over a real chain and real books.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod callers;
+mod payments;
+mod shapes;
