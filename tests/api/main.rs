@@ -7,4 +7,5 @@ mod support;
 
 mod callers;
 mod payments;
+mod refusals;
 mod shapes;
