@@ -6,6 +6,7 @@
 mod support;
 
 mod callers;
+mod malformed;
 mod payments;
 mod refusals;
 mod shapes;
