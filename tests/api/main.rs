@@ -7,6 +7,7 @@ mod support;
 
 mod auth;
 mod callers;
+mod cli;
 mod malformed;
 mod payments;
 mod refusals;

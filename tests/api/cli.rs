@@ -1,0 +1,252 @@
+//! The command line: what it prints, and the status it ends with.
+
+use std::process::Output;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::{
+    callers::{quittance, quittance_with, stderr, stdout},
+    support::World,
+};
+
+/// `EX_USAGE`: arguments or settings that cannot be used.
+const USAGE: i32 = 64;
+
+fn assert_ended(output: &Output, status: i32, what: &str) {
+    let said = format!("{}\n{}", stdout(output), stderr(output));
+    assert_eq!(output.status.code(), Some(status), "{what}: {said}");
+    if status != 0 {
+        assert!(!said.trim().is_empty(), "{what}: a failure says why");
+        assert!(!said.contains("panicked"), "{what}: {said}");
+    }
+}
+
+/// Settings that are complete, of a database and a chain that are nowhere.
+fn nowhere() -> Vec<(&'static str, String)> {
+    [
+        ("QUITTANCE__DATABASE__URL", "postgres://nobody@127.0.0.1:1/nothing"),
+        ("QUITTANCE__CHAINS__LOCAL__ID", "eip155:8453"),
+        ("QUITTANCE__CHAINS__LOCAL__RPC_URL", "http://127.0.0.1:1"),
+        (
+            "QUITTANCE__CHAINS__LOCAL__WALLET_PRIVATE_KEY",
+            "0x1111111111111111111111111111111111111111111111111111111111111111",
+        ),
+    ]
+    .map(|(key, value)| (key, value.to_owned()))
+    .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn help_and_version_succeed_and_wrong_arguments_are_64() {
+    let help = quittance_with(&[], &["--help"]).await;
+    assert_ended(&help, 0, "--help");
+    for command in ["dev", "serve", "migrate", "doctor", "merchant", "key"] {
+        assert!(stdout(&help).contains(command), "{}", stdout(&help));
+        assert_ended(&quittance_with(&[], &[command, "--help"]).await, 0, command);
+    }
+    let version = quittance_with(&[], &["--version"]).await;
+    assert_ended(&version, 0, "--version");
+    assert_eq!(stdout(&version), concat!("quittance ", env!("CARGO_PKG_VERSION")));
+    for wrong in [
+        &[][..],
+        &["nonsense"],
+        &["--nonsense"],
+        &["serve", "now"],
+        &["serve", "--port", "1"],
+        &["merchant"],
+        &["merchant", "create"],
+        &["key", "create"],
+        &["key", "create", "--operator", "--merchant", "x"],
+        &["doctor", "--json", "--json"],
+        &["dev", "--port", "65536"],
+        &["--config"],
+    ] {
+        assert_ended(&quittance_with(&nowhere(), wrong).await, USAGE, &format!("{wrong:?}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unusable_settings_are_64_and_named() {
+    const COMMANDS: [&[&str]; 5] = [
+        &["serve"],
+        &["migrate"],
+        &["doctor"],
+        &["merchant", "create", "x"],
+        &["key", "create", "--operator"],
+    ];
+    let without = |key: &str| {
+        let mut settings = nowhere();
+        settings.retain(|(name, _)| *name != key);
+        settings
+    };
+    let and = |key, value: &str| [nowhere(), vec![(key, value.to_owned())]].concat();
+    for (settings, named) in [
+        (Vec::new(), "database"),
+        (without("QUITTANCE__DATABASE__URL"), "database"),
+        (without("QUITTANCE__CHAINS__LOCAL__RPC_URL"), "rpc_url"),
+        (without("QUITTANCE__CHAINS__LOCAL__ID"), "id"),
+        (without("QUITTANCE__CHAINS__LOCAL__WALLET_PRIVATE_KEY"), "wallet_private_key"),
+        (and("QUITTANCE__DATABSE__URL", "x"), "databse"),
+        (and("QUITTANCE__CHAINS__LOCAL__RPC_URI", "x"), "rpc_uri"),
+        (and("QUITTANCE__SERVER__PORT", "x"), "server.port"),
+        (and("QUITTANCE__SETTLE__WAIT_MS", "99"), "settle.wait_ms"),
+        (and("QUITTANCE__SETTLE__WAIT_MS", "28001"), "settle.wait_ms"),
+        (and("QUITTANCE__CHAINS__TWIN__ID", "eip155:8453"), "twin"),
+        (and("QUITTANCE__DATABASE__URL_FILE", "/nowhere"), "QUITTANCE__DATABASE__URL_FILE"),
+    ] {
+        for command in COMMANDS {
+            let output = quittance_with(&settings, command).await;
+            assert_ended(&output, USAGE, named);
+            let said = stderr(&output);
+            assert!(said.contains(named), "{command:?} does not name {named}: {said}");
+            assert_eq!(said.lines().count(), 1, "{said}");
+        }
+    }
+    let output = quittance_with(&nowhere(), &["--config", "/nowhere.toml", "serve"]).await;
+    assert_ended(&output, USAGE, "no settings file");
+    assert!(stderr(&output).contains("/nowhere.toml"), "{}", stderr(&output));
+    // Usable settings of things that are not there are no usage error.
+    let settings = nowhere();
+    let asked = COMMANDS.map(|command| quittance_with(&settings, command));
+    for (command, output) in COMMANDS.into_iter().zip(join_all(asked).await) {
+        assert_ended(&output, 1, &format!("{command:?} without a database"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wallet_key_that_is_none_is_said_without_repeating_it() {
+    let world = World::automine().await;
+    for (what, wrong) in [("too short", "0x12345678"), ("zero", &*format!("0x{}", "0".repeat(64)))]
+    {
+        let mut settings = world.environment();
+        settings.retain(|(name, _)| *name != "QUITTANCE__CHAINS__LOCAL__WALLET_PRIVATE_KEY");
+        settings.push(("QUITTANCE__CHAINS__LOCAL__WALLET_PRIVATE_KEY", wrong.to_owned()));
+        for command in ["serve", "doctor"] {
+            let output = quittance_with(&settings, &[command]).await;
+            assert!(!output.status.success(), "{what}");
+            let said = format!("{}{}", stdout(&output), stderr(&output));
+            assert!(said.contains("wallet"), "{said}");
+            assert!(!said.contains(wrong), "{said}");
+        }
+    }
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_what_is_well_and_what_is_not() {
+    let world = World::automine().await;
+    let well = quittance(&world, &["doctor"]).await;
+    assert_ended(&well, 0, "doctor");
+    assert_eq!(stdout(&well).lines().count(), 3, "{}", stdout(&well));
+    assert!(stdout(&well).lines().all(|line| line.starts_with("ok")), "{}", stdout(&well));
+    let well = quittance(&world, &["doctor", "--json"]).await;
+    assert_ended(&well, 0, "doctor --json");
+    let findings: Value = serde_json::from_str(stdout(&well)).unwrap();
+    let subjects: Vec<_> = findings.as_array().unwrap().iter().map(|f| &f["subject"]).collect();
+    assert_eq!(subjects, ["database", "chains.local", "chains.local.wallet"]);
+
+    let empty = world.services.postgres.fresh_database("empty").await.unwrap();
+    let poor = format!("0x{}", "42".repeat(32));
+    let ills = [
+        ("QUITTANCE__DATABASE__URL", empty.as_str(), "database"),
+        ("QUITTANCE__DATABASE__URL", "postgres://nobody@127.0.0.1:1/nothing", "database"),
+        ("QUITTANCE__CHAINS__LOCAL__RPC_URL", "http://127.0.0.1:1", "chains.local"),
+        ("QUITTANCE__CHAINS__LOCAL__RPC_URL", "nonsense", "chains.local"),
+        ("QUITTANCE__CHAINS__LOCAL__ID", "eip155:84532", "chains.local"),
+        ("QUITTANCE__CHAINS__LOCAL__WALLET_PRIVATE_KEY", &poor, "chains.local.wallet"),
+    ];
+    join_all(ills.map(async |(key, value, subject)| {
+        let mut settings = world.environment();
+        settings.retain(|(name, _)| *name != key);
+        settings.push((key, value.to_owned()));
+        let (ill, told) = tokio::join!(
+            quittance_with(&settings, &["doctor", "--json"]),
+            quittance_with(&settings, &["doctor"]),
+        );
+        assert_ended(&ill, 1, value);
+        let findings: Value = serde_json::from_str(stdout(&ill)).unwrap();
+        let finding = findings.as_array().unwrap().iter().find(|f| f["subject"] == subject);
+        let finding = finding.unwrap_or_else(|| panic!("{findings}"));
+        assert_eq!(finding["ok"], json!(false), "{key} = {value}: {findings}");
+        assert!(finding["detail"].as_str().is_some_and(|text| !text.is_empty()));
+        assert_ended(&told, 1, value);
+        assert!(stdout(&told).contains(&format!("FAIL  {subject}:")), "{}", stdout(&told));
+    }))
+    .await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_is_migrated_once_and_serve_insists_on_it() {
+    let world = World::automine().await;
+    let empty = world.services.postgres.fresh_database("empty").await.unwrap();
+    let mut settings = world.environment();
+    settings.retain(|(name, _)| *name != "QUITTANCE__DATABASE__URL");
+    settings.push(("QUITTANCE__DATABASE__URL", empty));
+    let serve = quittance_with(&settings, &["serve"]).await;
+    assert_ended(&serve, 1, "serve without migrations");
+    assert!(stderr(&serve).contains("quittance migrate"), "{}", stderr(&serve));
+    for _ in 0..2 {
+        assert_ended(&quittance_with(&settings, &["migrate"]).await, 0, "migrate");
+    }
+    assert_ended(&quittance_with(&settings, &["doctor"]).await, 0, "doctor after migrate");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merchants_name_is_taken_once_and_has_1_to_200_characters() {
+    let world = World::automine().await;
+    let created = quittance(&world, &["merchant", "create", "shop"]).await;
+    assert_ended(&created, 0, "create");
+    assert!(stdout(&created).contains("quittance key create"), "{}", stdout(&created));
+    let again = quittance(&world, &["merchant", "create", "shop"]).await;
+    assert_ended(&again, 1, "create again");
+    assert!(stderr(&again).contains("exists"), "{}", stderr(&again));
+    let (longest, too_long) = ("ü".repeat(200), "ü".repeat(201));
+    let created = quittance(&world, &["merchant", "create", &longest, "--json"]).await;
+    assert_ended(&created, 0, "the longest name");
+    let created: Value = serde_json::from_str(stdout(&created)).unwrap();
+    assert_eq!(created["name"], json!(longest));
+    for name in ["", &too_long] {
+        assert_ended(&quittance(&world, &["merchant", "create", name]).await, 1, name);
+    }
+    let id = created["merchantId"].as_str().unwrap();
+    let key = quittance(&world, &["key", "create", "--merchant", id]).await;
+    assert_ended(&key, 0, "a key by the merchant's id");
+    let n_merchants = "select count(*) from merchant";
+    assert_eq!(world.count(n_merchants).await, 3, "these two and the harness's");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_shown_once_and_alone_on_standard_output() {
+    let world = World::automine().await;
+    let mut keys = Vec::new();
+    for (arguments, prefix) in [
+        (&["key", "create", "--merchant", "dev merchant"][..], "qk_live_"),
+        (&["key", "create", "--merchant", "dev merchant", "--test"], "qk_test_"),
+        (&["key", "create", "--operator"], "qk_live_"),
+    ] {
+        let created = quittance(&world, arguments).await;
+        assert_ended(&created, 0, "key create");
+        let key = stdout(&created).to_owned();
+        assert!(key.starts_with(prefix), "{key}");
+        assert_eq!(key.len(), prefix.len() + 64, "{key}");
+        assert!(stderr(&created).contains("only time"), "{}", stderr(&created));
+        assert!(!stderr(&created).contains(&key));
+        keys.push(key);
+
+        let created = quittance(&world, &[arguments, &["--json"]].concat()).await;
+        let shown: Value = serde_json::from_str(stdout(&created)).unwrap();
+        assert!(shown["key"].as_str().unwrap().starts_with(prefix), "{shown}");
+        keys.push(shown["key"].as_str().unwrap().to_owned());
+    }
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 6, "every key is another");
+    let unknown = quittance(&world, &["key", "create", "--merchant", "nobody"]).await;
+    assert_ended(&unknown, 1, "a key for nobody");
+    assert!(stderr(&unknown).contains("nobody"), "{}", stderr(&unknown));
+    world.stop().await;
+}
