@@ -13,3 +13,4 @@ mod malformed;
 mod payments;
 mod refusals;
 mod shapes;
+mod trouble;
