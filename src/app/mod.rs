@@ -207,7 +207,11 @@ fn chain(settings: &ChainSettings) -> anyhow::Result<Chain> {
 fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
     let state = Data::new(state);
     let server = HttpServer::new(move || {
-        App::new().app_data(state.clone()).wrap(from_fn(http::observe)).service(http::service())
+        App::new()
+            .app_data(state.clone())
+            .wrap(from_fn(http::observe))
+            .wrap(from_fn(http::end_with_answer))
+            .service(http::service())
     })
     .backlog(BACKLOG)
     .client_request_timeout(HEAD_TIMEOUT)

@@ -5,6 +5,7 @@
 
 mod body;
 mod caller;
+mod connection;
 mod error;
 mod observe;
 mod operations;
@@ -19,6 +20,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{domain::UnixTime, facilitator::Facilitator, merchants::Merchants};
 
+pub use connection::end_with_answer;
 pub use observe::observe;
 
 /// The longest request body. The longest legal one seen, with a schema in its extensions, is 20 KiB.

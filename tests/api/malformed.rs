@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{
@@ -165,6 +166,37 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
     let verdict = service.verify(&world.payment(0, AMOUNT)).await;
     assert_eq!(verdict["isValid"], json!(true), "the service goes on");
     std::sync::Arc::into_inner(service).unwrap().stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_ends_with_the_answer_that_gave_up_its_body() {
+    let world = World::automine().await;
+    let service = world.service().await;
+    let head = "POST /verify HTTP/1.1\r\nHost: quittance\r\nContent-Type: application/json\r\n";
+    let (name, key) = service.authorization();
+    let known = format!("{head}{name}: {key}\r\n");
+    let (chunked, sized) =
+        ("Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n", "Content-Length: 1000\r\n\r\n{");
+    let asked = &service;
+    let cases = [
+        ("408 of a sized body", format!("{known}{sized}"), 408),
+        ("408 of a chunked body", format!("{known}{chunked}"), 408),
+        ("401 of a sized body", format!("{head}{sized}"), 401),
+        ("401 of a chunked body", format!("{head}{chunked}"), 401),
+    ];
+    let lasting = join_all(cases.map(async |(what, start, status)| {
+        let mut conversation = Conversation::open(asked).await;
+        assert!(conversation.say_until(&[start.as_bytes()], Duration::ZERO, is_whole).await);
+        let status = format!("HTTP/1.1 {status}");
+        assert!(conversation.answer.starts_with(&status), "{what}: {}", conversation.answer);
+        let ended = conversation.say_until(&[], Duration::ZERO, |_, is_ended| is_ended).await;
+        (!ended).then_some(what)
+    }))
+    .await;
+    let lasting: Vec<_> = lasting.into_iter().flatten().collect();
+    assert!(lasting.is_empty(), "whoever sends nothing keeps its connection: {lasting:?}");
+    service.stop().await;
     world.stop().await;
 }
 
