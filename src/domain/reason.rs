@@ -4,6 +4,10 @@ use std::fmt;
 
 /// A reason a payment is invalid, in order of precedence: the first that applies is reported.
 ///
+/// Two things about reading come before the rest: an unsupported scheme and an unknown network are
+/// told before anything else that is wrong with the requirements, and whether a known network is
+/// served is asked once both sides could be read.
+///
 /// Strings and order are those of npm `@x402/evm` 2.27.0 for `exact` with EIP-3009 (x402
 /// specification section 9 for the first five), and part of the public API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
