@@ -30,19 +30,26 @@ create table ledger_entry
 create trigger ledger_entry_append_only before update or delete or truncate on ledger_entry
     for each statement execute function refuse_change();
 
--- A payment is posted at most once net, whatever the code does. Writers hold the settlement's row
+-- A payment is posted at most once net, and voided at most once, whatever the code does. Writers hold the settlement's row
 -- lock, so two of them cannot both see zero.
 create function ledger_entry_net_guard() returns trigger language plpgsql as
 $$
 declare
-    net integer;
+    n_posts    integer;
+    n_reverses integer;
+    n_voids    integer;
 begin
-    select count(*) filter (where kind = 'post') - count(*) filter (where kind = 'reverse')
-        into net
+    select count(*) filter (where kind = 'post'), count(*) filter (where kind = 'reverse'),
+            count(*) filter (where kind = 'void')
+        into n_posts, n_reverses, n_voids
         from ledger_entry
         where settlement_id = new.settlement_id and subject = 'payment';
-    if net not in (0, 1) then
-        raise exception 'settlement % would be posted % times', new.settlement_id, net;
+    if n_posts - n_reverses not in (0, 1) then
+        raise exception 'settlement % would be posted % times', new.settlement_id, n_posts - n_reverses;
+    end if;
+    -- Between two failures lies a payment that a reorganization took back.
+    if n_voids > n_reverses + 1 then
+        raise exception 'settlement % would be voided again', new.settlement_id;
     end if;
     return null;
 end

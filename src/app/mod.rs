@@ -20,7 +20,8 @@ use actix_web::{
 };
 use anyhow::Context;
 use sqlx::PgPool;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{Chain, ChainOptions},
@@ -30,7 +31,7 @@ use crate::{
     },
     db,
     domain::KeyMode,
-    engine::{Engine, EngineOptions, Outcomes, Wallet},
+    engine::{Engine, EngineOptions, FeeLimits, Outcomes, Wallet},
     facilitator::{Facilitator, ServedChain},
     http::{self, HEAD_TIMEOUT, State},
     merchants::Merchants,
@@ -44,6 +45,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT_SECONDS: u64 = 15;
 /// How long the loops may take to notice that they are to stop.
 const LOOP_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an idle connection is kept. Longer than the pools of callers keep theirs (Go and reqwest
+/// 90 s), so that it is they who close: a request sent into a closing connection is lost.
+const KEEP_ALIVE: Duration = Duration::from_secs(120);
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
@@ -131,7 +135,7 @@ impl Application {
     pub async fn run_until(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let stop_loops = CancellationToken::new();
         let stop_waiting = CancellationToken::new();
-        let loops = TaskTracker::new();
+        let mut loops = JoinSet::new();
         for engine in &self.engines {
             let (engine, stop) = (Arc::clone(engine), stop_loops.clone());
             let follower = Arc::clone(&engine);
@@ -142,8 +146,6 @@ impl Application {
         let (outcomes, pool, waiting) =
             (self.outcomes.clone(), self.pool.clone(), stop_waiting.clone());
         loops.spawn(async move { outcomes.run(&pool, &waiting).await });
-        loops.close();
-
         let (service, operations) =
             (serve(self.service, self.state.clone())?, operate(self.operations, self.state)?);
         let (service_handle, operations_handle) = (service.handle(), operations.handle());
@@ -152,11 +154,16 @@ impl Application {
         );
         let served = tokio::spawn(service);
         let operated = tokio::spawn(operations);
-        stop.await;
+        // A service that promises and does not settle is worse than none: it ends with its loops.
+        let is_broken = tokio::select! {
+            () = stop => false,
+            _ = loops.join_next() => true,
+        };
         tracing::info!("stopping");
         drain(service_handle, &stop_waiting).await;
         stop_loops.cancel();
-        if tokio::time::timeout(LOOP_STOP_TIMEOUT, loops.wait()).await.is_err() {
+        let stopped = async { while loops.join_next().await.is_some() {} };
+        if tokio::time::timeout(LOOP_STOP_TIMEOUT, stopped).await.is_err() {
             tracing::warn!("a loop did not stop in time; what it began is found at the next start");
         }
         operations_handle.stop(false).await;
@@ -164,6 +171,7 @@ impl Application {
         operated.await.context("serve operations")??;
         self.pool.close().await;
         tracing::info!("stopped");
+        anyhow::ensure!(!is_broken, "a loop of the engine ended by itself; the log says why");
         Ok(())
     }
 }
@@ -191,6 +199,10 @@ fn engine(pool: &PgPool, settings: &ChainSettings) -> anyhow::Result<Engine> {
     let options = EngineOptions {
         n_in_flight_max: settings.n_in_flight_max,
         poll_interval: Duration::from_millis(settings.poll_interval_ms),
+        fee_limits: FeeLimits {
+            fee_wei_max: settings.fee_wei_max,
+            priority_fee_wei_max: settings.priority_fee_wei_max,
+        },
     };
     Ok(Engine::new(chain(settings)?, pool.clone(), wallet, options))
 }
@@ -214,6 +226,7 @@ fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .service(http::service())
     })
     .backlog(BACKLOG)
+    .keep_alive(KEEP_ALIVE)
     .client_request_timeout(HEAD_TIMEOUT)
     // A caller that hangs up has not been told; its place must be given back at once.
     .h1_allow_half_closed(false)
@@ -229,6 +242,7 @@ fn operate(listener: TcpListener, state: State) -> std::io::Result<Server> {
         App::new().app_data(state.clone()).wrap(from_fn(http::observe)).service(http::operations())
     })
     .workers(1)
+    .keep_alive(KEEP_ALIVE)
     .client_request_timeout(HEAD_TIMEOUT)
     .disable_signals()
     .listen(listener)?;

@@ -15,7 +15,7 @@ use alloy::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::domain::{AuthorizationNonce, ChainId};
+use crate::domain::{Authorization, ChainId};
 
 use super::{
     Block, ChainError, Log, Receipt,
@@ -26,6 +26,12 @@ use super::{
 
 /// How long a TCP and TLS connection to an endpoint may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How many blocks one search for logs spans at first. Many endpoints allow ten thousand; this many
+/// answer in a time that fits into a block's.
+const SEARCH_SPAN_BLOCKS: u64 = 1_000;
+/// How many calls a search may take.
+const N_SEARCHES_MAX: usize = 400;
 
 /// How to reach a chain.
 #[derive(Debug, Clone)]
@@ -108,26 +114,26 @@ impl Chain {
         self.block(|| format!("read block {number}"), BlockNumberOrTag::Number(number)).await
     }
 
-    /// The height below which the sequencer has published everything (`safe`).
-    pub async fn safe_number(&self) -> Result<Option<u64>, ChainError> {
-        let block = self.block(|| "read the safe block".to_owned(), BlockNumberOrTag::Safe).await?;
-        Ok(block.map(|block| block.number))
+    /// The newest block that the sequencer has published with all before it (`safe`).
+    pub async fn safe_block(&self) -> Result<Option<Block>, ChainError> {
+        self.block(|| "read the safe block".to_owned(), BlockNumberOrTag::Safe).await
     }
 
-    /// The height that can no longer be replaced (`finalized`).
-    pub async fn finalized_number(&self) -> Result<Option<u64>, ChainError> {
-        let block = self
-            .block(|| "read the finalized block".to_owned(), BlockNumberOrTag::Finalized)
-            .await?;
-        Ok(block.map(|block| block.number))
+    /// The newest block that can no longer be replaced (`finalized`).
+    pub async fn finalized_block(&self) -> Result<Option<Block>, ChainError> {
+        self.block(|| "read the finalized block".to_owned(), BlockNumberOrTag::Finalized).await
     }
 
     /// What a transaction did, or `None` if it is not mined.
     pub async fn receipt(&self, hash: B256) -> Result<Option<Receipt>, ChainError> {
-        let reply: Option<ReceiptReply> = self
-            .call(|| format!("read receipt of {hash}"), "eth_getTransactionReceipt", (hash,))
-            .await?;
-        Ok(reply.map(Receipt::from))
+        let operation = || format!("read receipt of {hash}");
+        let reply: Option<ReceiptReply> =
+            self.call(operation, "eth_getTransactionReceipt", (hash,)).await?;
+        let receipt = reply.map(Receipt::from);
+        if receipt.as_ref().is_some_and(|receipt| receipt.transaction_hash != hash) {
+            return Err(self.unusable(operation(), "the receipt is of another".to_owned()));
+        }
+        Ok(receipt)
     }
 
     /// The logs of one block by which any of `assets` used up an authorization.
@@ -144,21 +150,40 @@ impl Chain {
     }
 
     /// The logs by which `asset` used up one authorization, in blocks `from..=to`.
+    ///
+    /// Endpoints limit the range of one search, each to a number of its own: a refused range is
+    /// halved. Never more than [`N_SEARCHES_MAX`] calls.
     pub async fn authorization_history(
         &self,
         asset: Address,
-        payer: Address,
-        nonce: AuthorizationNonce,
+        authorization: &Authorization,
         from: u64,
         to: u64,
     ) -> Result<Vec<Log>, ChainError> {
-        let filter = Filter::new()
-            .select(from..=to)
-            .address(asset)
-            .event_signature(authorization_topics().to_vec())
-            .topic1(payer.into_word())
-            .topic2(*nonce.as_bytes());
-        self.logs(|| format!("search blocks {from} to {to} for nonce {nonce}"), filter).await
+        let operation =
+            |from, to| format!("search blocks {from} to {to} for nonce {}", authorization.nonce);
+        let (mut found, mut start, mut span) = (Vec::new(), from, SEARCH_SPAN_BLOCKS);
+        for _ in 0..N_SEARCHES_MAX {
+            if start > to {
+                return Ok(found);
+            }
+            let end = to.min(start.saturating_add(span - 1));
+            let filter = Filter::new()
+                .select(start..=end)
+                .address(asset)
+                .event_signature(authorization_topics().to_vec())
+                .topic1(authorization.payer.into_word())
+                .topic2(*authorization.nonce.as_bytes());
+            match self.logs(|| operation(start, end), filter).await {
+                Ok(logs) => {
+                    found.extend(logs);
+                    start = end.saturating_add(1);
+                }
+                Err(error) if error.is_answer() && span > 1 => span /= 2,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(self.unusable(operation(from, to), "the range takes too many calls".to_owned()))
     }
 
     /// How many transactions of `address` are mined: its next account nonce.
@@ -257,6 +282,11 @@ impl Chain {
             metrics::counter!("quittance_rpc_errors_total", "method" => method).increment(1);
             self.failed(operation(), ChainErrorKind::of_call(source))
         })
+    }
+
+    /// The error of answers that do not fit together.
+    pub fn contradiction(&self, what: String) -> ChainError {
+        self.unusable("make sense of the endpoint's answers".to_owned(), what)
     }
 
     pub(super) fn unusable(&self, operation: String, reason: String) -> ChainError {

@@ -20,6 +20,13 @@ pub struct ChainError {
     pub source: ChainErrorKind,
 }
 
+impl ChainError {
+    /// Whether the node answered, and refused, rather than not answer.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(&self.source, ChainErrorKind::Rpc(error) if error.is_error_resp())
+    }
+}
+
 /// The kinds of trouble.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainErrorKind {
@@ -49,8 +56,23 @@ impl ChainErrorKind {
 /// 3: go-ethereum, reth, anvil. -32015: Nethermind.
 const EXECUTION_FAILED_CODES: [i64; 2] = [3, -32_015];
 
-/// Words by which nodes that use a general code say the same.
-const EXECUTION_FAILED_WORDS: [&str; 4] = ["revert", "out of gas", "outofgas", "invalid opcode"];
+/// Words by which nodes that use a general code say the same: go-ethereum's `core/vm/errors.go`, and
+/// revm's names (anvil, reth), which come after "EVM error".
+const EXECUTION_FAILED_WORDS: [&str; 13] = [
+    "revert",
+    "out of gas",
+    "outofgas",
+    "invalid opcode",
+    "evm error",
+    "invalid jump",
+    "stack underflow",
+    "stack limit",
+    "write protection",
+    "return data out of bounds",
+    "gas uint64 overflow",
+    "call depth",
+    "invalid code",
+];
 
 /// The contract's or node's word for why a call failed, if `error` says that the EVM ran it.
 ///

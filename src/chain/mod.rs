@@ -12,5 +12,5 @@ pub use client::{Chain, ChainOptions, FeeFacts};
 pub use error::ChainError;
 pub use reply::{Block, Log, Receipt};
 pub use token::{
-    TRANSFER_GAS_LIMIT, TokenEvent, authorization_topics, transfer_calldata, transfer_evidence,
+    Fate, TRANSFER_GAS_LIMIT, TokenEvent, authorization_topics, fate, transfer_calldata,
 };

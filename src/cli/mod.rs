@@ -74,7 +74,7 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Dev(dev) => dev::run(dev).await?,
         Command::Serve => serve::run(&settings()?).await?,
         Command::Migrate => {
-            let pool = pool(&settings()?).await?;
+            let pool = db::connect_patiently(&settings()?.database.url).await?;
             db::migrate(&pool).await?;
             println!("the database is up to date");
         }

@@ -164,6 +164,12 @@ pub struct ChainSettings {
     /// How many transactions of the wallet may be unmined at a time.
     #[serde(default = "ChainSettings::n_in_flight_max")]
     pub n_in_flight_max: usize,
+    /// What a transaction offers per gas at most, in wei.
+    #[serde(default = "ChainSettings::fee_wei_max")]
+    pub fee_wei_max: u128,
+    /// What it offers as priority fee at most, in wei.
+    #[serde(default = "ChainSettings::priority_fee_wei_max")]
+    pub priority_fee_wei_max: u128,
     /// Whether its money is play money: keys `qk_test_…` work there, and only there.
     #[serde(default)]
     pub test: bool,
@@ -178,6 +184,16 @@ impl ChainSettings {
     /// The default eagerness for blocks.
     pub const fn poll_interval_ms() -> u64 {
         50
+    }
+
+    /// The default limit of the offer: 100 gwei, twenty thousand times Base's minimum base fee.
+    pub const fn fee_wei_max() -> u128 {
+        100_000_000_000
+    }
+
+    /// The default limit of the priority fee: 2 gwei.
+    pub const fn priority_fee_wei_max() -> u128 {
+        2_000_000_000
     }
 
     /// The default number of unmined transactions; nodes guarantee an account 16 places.

@@ -9,7 +9,7 @@ mod value;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::{PgPool, migrate::Migrator, postgres::PgPoolOptions};
+use sqlx::{Executor as _, PgPool, migrate::Migrator, postgres::PgPoolOptions};
 
 pub use error::{DbError, During};
 pub use value::{address, amount, authorization_nonce, chain_id, hash, height, number, u256};
@@ -20,9 +20,31 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!();
 /// How long a request waits for a free connection before it fails.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Opens a pool and proves that the server answers.
+/// What every connection of the service asks of the server: that no statement and no lock is waited for
+/// longer than a caller waits, and that a process which stops inside a transaction does not hold its
+/// locks against the others.
+const SESSION_LIMITS: &str = "set statement_timeout = '10s'; set lock_timeout = '5s'; \
+                              set idle_in_transaction_session_timeout = '10s'";
+
+/// Opens a pool for the service and proves that the server answers.
 pub async fn connect(url: &SecretString, n_connections_max: u32) -> Result<PgPool, DbError> {
-    PgPoolOptions::new()
+    let limited = PgPoolOptions::new().after_connect(|conn, _| {
+        Box::pin(async move { conn.execute(SESSION_LIMITS).await.map(drop) })
+    });
+    open(limited, url, n_connections_max).await
+}
+
+/// Opens a connection whose statements may take their time, for migrations.
+pub async fn connect_patiently(url: &SecretString) -> Result<PgPool, DbError> {
+    open(PgPoolOptions::new(), url, 1).await
+}
+
+async fn open(
+    options: PgPoolOptions,
+    url: &SecretString,
+    n_connections_max: u32,
+) -> Result<PgPool, DbError> {
+    options
         .max_connections(n_connections_max)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect(url.expose_secret())

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use alloy::primitives::{B256, U256};
 
 use crate::{
-    chain::{Receipt, TokenEvent, transfer_evidence},
+    chain::{Fate, Receipt, fate},
     domain::{Evidence, Refusal, SettlementId, SettlementStatus},
     ledger::Settlement,
 };
@@ -21,8 +21,6 @@ pub(super) struct BlockFacts {
     pub(super) ours: Vec<MinedTransaction>,
     /// Every settlement that the block may concern: carried, touched by an event, or expired.
     pub(super) settlements: Vec<Settlement>,
-    /// The logs that use up authorizations of those settlements.
-    pub(super) events: Vec<TokenEvent>,
     /// Which of the settlements had expired when the block was built.
     pub(super) expired: HashSet<SettlementId>,
 }
@@ -38,7 +36,8 @@ pub(super) struct Decisions {
     pub(super) unclear: Vec<SettlementId>,
 }
 
-/// Decides by evidence alone. A revert or a missing log decides nothing.
+/// Decides by logs that are there. A revert or a missing log decides nothing: log indexes lag, and
+/// nodes behind a balancer differ.
 pub(super) fn decide(facts: &BlockFacts) -> Decisions {
     let our_hashes: HashSet<B256> = facts.ours.iter().map(|mined| mined.hash).collect();
     let carried: HashSet<SettlementId> =
@@ -49,33 +48,37 @@ pub(super) fn decide(facts: &BlockFacts) -> Decisions {
         if !settlement.status.may_become(SettlementStatus::Included) {
             continue;
         }
-        let event = facts.events.iter().find(|event| {
-            event.asset == settlement.asset
-                && event.payer == settlement.authorization.payer
-                && event.nonce == settlement.authorization.nonce
-        });
         let is_open = settlement.status != SettlementStatus::Failed;
-        let evidence = event.and_then(|event| {
-            let receipt = facts.receipts.get(&event.transaction_hash)?;
-            transfer_evidence(receipt, settlement.asset, &settlement.authorization)
-        });
-        match (event, evidence) {
-            (_, Some(evidence)) => {
+        match fate_in(facts, settlement) {
+            Fate::Paid(evidence) => {
                 let by_us = our_hashes.contains(&evidence.transaction_hash);
                 decisions.paid.push((settlement_id, evidence, by_us));
             }
-            (Some(_), None) if is_open => decisions.refused.push((settlement_id, consumed())),
-            (None, None)
+            Fate::Consumed if is_open => decisions.refused.push((settlement_id, consumed())),
+            Fate::Unknown
                 if is_open
                     && (carried.contains(&settlement_id)
                         || facts.expired.contains(&settlement_id)) =>
             {
                 decisions.unclear.push(settlement_id);
             }
-            (_, None) => (),
+            Fate::Consumed | Fate::Unknown => (),
         }
     }
     decisions
+}
+
+/// What the block's receipts say of a settlement, payment before anything else.
+fn fate_in(facts: &BlockFacts, settlement: &Settlement) -> Fate {
+    let mut found = Fate::Unknown;
+    for receipt in facts.receipts.values() {
+        match fate(receipt, settlement.asset, &settlement.authorization) {
+            Fate::Paid(evidence) => return Fate::Paid(evidence),
+            Fate::Consumed => found = Fate::Consumed,
+            Fate::Unknown => (),
+        }
+    }
+    found
 }
 
 /// Splits the cost of a transaction over what it carried: equal parts, and what division leaves

@@ -5,13 +5,12 @@
 
 use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
 
-use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    chain::{TRANSFER_GAS_LIMIT, transfer_calldata},
+    chain::{Block, TRANSFER_GAS_LIMIT, transfer_calldata},
     db::During,
-    domain::SettlementId,
+    domain::{SettlementId, SettlementStatus},
     ledger::{self, Settlement},
     telemetry::causes,
 };
@@ -27,7 +26,9 @@ use super::{
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the wallet rests after trouble.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How long a settlement that cannot be paid now is left alone.
+/// How many settlements that cannot be sent are looked into before the wallet turns to what is open.
+const N_SKIPPED_MAX: usize = 16;
+/// How long a settlement that cannot be paid now is left alone at least.
 const NOT_NOW_DELAY: Duration = Duration::from_secs(2);
 
 /// What this process remembers of what it sent. Lost at a restart, and then everything open is sent
@@ -43,12 +44,13 @@ impl Engine {
         let Some(wallet_id) = self.register_until(stop).await else { return };
         let mut sent = Sent::default();
         while !stop.is_cancelled() {
-            let pause = match self.dispatch(wallet_id, &mut sent).await {
+            let pause = match Self::bounded(self.dispatch(wallet_id, &mut sent)).await {
                 Ok(()) => {
-                    self.health.wallet_ready();
+                    self.health.wallet_succeeded();
                     POLL_INTERVAL
                 }
                 Err(error) => {
+                    self.health.wallet_failed(error.to_string());
                     tracing::warn!(
                         error = causes(&error), chain.id = %self.chain.chain_id(), "the wallet could not go on"
                     );
@@ -108,14 +110,14 @@ impl Engine {
         for transaction in &open {
             self.send_if_due(transaction, sent).await?;
         }
-        let mut n_in_flight = open.len();
-        while n_in_flight < self.options.n_in_flight_max {
+        let (mut n_in_flight, mut n_skipped) = (open.len(), 0_usize);
+        while n_in_flight < self.options.n_in_flight_max && n_skipped < N_SKIPPED_MAX {
             match self.sign_next(wallet_id).await? {
                 Next::Stored(transaction) => {
                     self.send_if_due(&transaction, sent).await?;
                     n_in_flight = n_in_flight.saturating_add(1);
                 }
-                Next::Skipped => (),
+                Next::Skipped => n_skipped = n_skipped.saturating_add(1),
                 Next::Nothing => break,
             }
         }
@@ -132,12 +134,12 @@ impl Engine {
             return Ok(Next::Nothing);
         };
         let settlement = ledger::settlement(&mut conn, settlement_id).await?;
-        if !is_fresh && !self.is_still_payable(&mut conn, &settlement).await? {
-            return Ok(Next::Skipped);
-        }
         let account_nonce = store::next_account_nonce(&mut conn, wallet_id).await?;
         drop(conn);
-        let fees = fees::offer(self.chain.fee_facts().await?);
+        if !is_fresh && !self.is_still_payable(&settlement).await? {
+            return Ok(Next::Skipped);
+        }
+        let fees = fees::offer(self.chain.fee_facts().await?, self.options.fee_limits)?;
         let signed = self.wallet.sign(&Call {
             chain_id: self.chain.chain_id(),
             account_nonce,
@@ -188,37 +190,64 @@ impl Engine {
         Ok(Some(transaction_id))
     }
 
-    async fn is_still_payable(
-        &self,
-        conn: &mut PgConnection,
-        settlement: &Settlement,
-    ) -> Result<bool, EngineError> {
-        let block = self.chain.latest_block().await?;
-        let (chain_id, settlement_id) = (self.chain.chain_id(), settlement.settlement_id);
-        match examine(&self.chain, settlement, &block).await? {
-            Verdict::Payable => return Ok(true),
-            Verdict::Refused(refusal) => {
-                let mut db = self.pool.begin().await.during("fail a settlement")?;
-                ledger::fail(&mut db, settlement_id, &refusal).await?;
-                outcomes::announce(&mut db, chain_id).await?;
-                db.commit().await.during("fail a settlement")?;
-                tracing::info!(
-                    settlement.id = %settlement_id, reason = %refusal.reason, "a settlement failed unsent"
+    /// Looks at an old claim once more before it is signed for. What proves it paid or unpayable is
+    /// written; what cannot be told is left for later.
+    async fn is_still_payable(&self, settlement: &Settlement) -> Result<bool, EngineError> {
+        let settlement_id = settlement.settlement_id;
+        let examined = match self.applied_tip(settlement).await? {
+            Some(block) => examine(&self.chain, settlement, &block).await,
+            None => return self.postpone(settlement_id).await,
+        };
+        let verdict = match examined {
+            Ok(Verdict::Payable) => return Ok(true),
+            Ok(verdict) => verdict,
+            Err(error) => {
+                tracing::warn!(
+                    error = causes(&error), settlement.id = %settlement_id, "could not look into a settlement"
                 );
+                return self.postpone(settlement_id).await;
             }
+        };
+        let chain_id = self.chain.chain_id();
+        let mut db = self.pool.begin().await.during("settle what was found")?;
+        let is_written = match verdict {
+            Verdict::Refused(refusal) => {
+                let expected = [SettlementStatus::Claimed];
+                ledger::fail(&mut db, settlement_id, &expected, &refusal).await?
+            }
+            // In a block above the applied head, the follower will find it by itself.
             Verdict::Paid(evidence) => {
-                // In a block above the applied head, the follower will find it by itself.
-                let mut db = self.pool.begin().await.during("record evidence")?;
-                if store::is_canonical(&mut db, chain_id, &evidence).await? {
-                    ledger::include(&mut db, chain_id, settlement_id, &evidence, false).await?;
-                    outcomes::announce(&mut db, chain_id).await?;
-                } else {
-                    store::postpone(&mut db, settlement_id, NOT_NOW_DELAY).await?;
-                }
-                db.commit().await.during("record evidence")?;
+                store::is_canonical(&mut db, chain_id, &evidence).await?
+                    && ledger::include(&mut db, chain_id, settlement_id, &evidence, false).await?
             }
-            Verdict::NotNow(_) => store::postpone(conn, settlement_id, NOT_NOW_DELAY).await?,
+            Verdict::Payable | Verdict::NotNow(_) => false,
+        };
+        if !is_written {
+            drop(db);
+            return self.postpone(settlement_id).await;
         }
+        outcomes::announce(&mut db, chain_id).await?;
+        db.commit().await.during("settle what was found")?;
+        tracing::info!(settlement.id = %settlement_id, "a settlement was decided unsent");
+        Ok(false)
+    }
+
+    /// The block that was applied last, unless it is older than the one that verification saw: a
+    /// lagging node knows of less money than the payer has.
+    async fn applied_tip(&self, settlement: &Settlement) -> Result<Option<Block>, EngineError> {
+        let mut conn = self.pool.acquire().await.during("read the applied head")?;
+        let tip = store::tip(&mut conn, self.chain.chain_id()).await?;
+        drop(conn);
+        let Some(tip) = tip.filter(|tip| tip.number >= settlement.verified_block) else {
+            return Ok(None);
+        };
+        let block = self.chain.block_at(tip.number).await?;
+        Ok(block.filter(|block| block.hash == tip.hash))
+    }
+
+    async fn postpone(&self, settlement_id: SettlementId) -> Result<bool, EngineError> {
+        let mut conn = self.pool.acquire().await.during("postpone a settlement")?;
+        store::postpone(&mut conn, settlement_id, NOT_NOW_DELAY).await?;
         Ok(false)
     }
 

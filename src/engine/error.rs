@@ -4,6 +4,8 @@ use alloy::primitives::Address;
 
 use crate::{chain::ChainError, db::DbError, domain::ChainId};
 
+use super::fees::FeesTooHigh;
+
 /// What stopped a step of the engine.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -43,6 +45,15 @@ pub enum EngineError {
         on_chain: u64,
         /// The account nonce that the books expect.
         recorded: u64,
+    },
+    /// The chain asks more than is offered. What waits, waits on.
+    #[error(transparent)]
+    FeesTooHigh(#[from] FeesTooHigh),
+    /// A step of a loop took longer than any step does; it was given up and is begun anew.
+    #[error("a step took longer than {seconds} seconds")]
+    Stalled {
+        /// How long it was given.
+        seconds: u64,
     },
     /// A transaction could not be signed.
     #[error("sign a transaction of {address}")]

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     chain::{Block, TokenEvent},
     db::During,
-    domain::SettlementId,
+    domain::{SettlementId, SettlementStatus, UnixTime},
     ledger::{self, GasShare},
     telemetry::causes,
 };
@@ -42,6 +42,8 @@ enum Step {
     Moved,
     /// The head is the newest block.
     UpToDate,
+    /// The endpoint knows less than was read already.
+    Behind,
 }
 
 impl Engine {
@@ -49,8 +51,9 @@ impl Engine {
     pub async fn run_follower(&self, stop: &CancellationToken) {
         let mut promoted_at = None;
         while !stop.is_cancelled() {
-            let pause = match self.follow(&mut promoted_at).await {
+            let pause = match Self::bounded(self.follow(&mut promoted_at)).await {
                 Ok(Step::Moved) => continue,
+                Ok(Step::Behind) => IDLE_POLL_INTERVAL,
                 Ok(Step::UpToDate) if self.busy.load(Ordering::SeqCst) => {
                     self.options.poll_interval
                 }
@@ -82,8 +85,8 @@ impl Engine {
         self.applied_height.store(tip.number, Ordering::Relaxed);
         if latest.hash == tip.hash {
             drop(conn);
-            self.promote_if_due(tip, promoted_at).await?;
-            self.health.followed();
+            self.promote_if_due(tip, latest.timestamp, promoted_at).await?;
+            self.health.follower_succeeded();
             return Ok(Step::UpToDate);
         }
         if latest.number <= tip.number {
@@ -91,25 +94,28 @@ impl Engine {
             drop(conn);
             if ours.is_none_or(|hash| hash == latest.hash) {
                 // The endpoint lags behind what was applied. That is no reorganization.
-                self.health.followed();
-                return Ok(Step::UpToDate);
+                self.health.follower_failed(format!(
+                    "the endpoint is at block {}, behind block {} that was read",
+                    latest.number, tip.number
+                ));
+                return Ok(Step::Behind);
             }
-            return self.unwind(tip).await;
+            return self.unwind(tip, latest.number).await;
         }
-        let unfinished = store::unfinished(&mut conn, chain_id).await?;
+        let unfinished = store::unfinished(&mut conn, chain_id, latest.timestamp).await?;
         drop(conn);
-        if !unfinished.is_busy && !unfinished.is_unsettled && latest.parent_hash != tip.hash {
-            return self.start_at(&latest).await;
+        if unfinished.is_nothing() && latest.parent_hash != tip.hash {
+            return self.jump(tip, &latest).await;
         }
-        let next_number = tip.number.saturating_add(1);
-        let next = if latest.number == next_number {
+        let (next_number, latest_number) = (tip.number.saturating_add(1), latest.number);
+        let next = if latest_number == next_number {
             Some(latest)
         } else {
             self.chain.block_at(next_number).await?
         };
         match next {
             Some(next) if next.parent_hash == tip.hash => self.apply(&next).await,
-            Some(_) => self.unwind(tip).await,
+            Some(_) => self.unwind(tip, latest_number).await,
             None => Err(self.contradiction(format!("it has no block {next_number}"))),
         }
     }
@@ -124,6 +130,21 @@ impl Engine {
         Ok(Step::Moved)
     }
 
+    /// Passes over blocks that can concern nobody.
+    async fn jump(&self, tip: Tip, block: &Block) -> Result<Step, EngineError> {
+        self.chain.check().await?;
+        let chain_id = self.chain.chain_id();
+        let mut db = self.pool.begin().await.during("pass over blocks")?;
+        // Asked again with the head held: somebody may have applied a block or claimed a payment.
+        let is_at_tip = store::hold_tip(&mut db, chain_id, tip).await?;
+        if is_at_tip && store::unfinished(&mut db, chain_id, block.timestamp).await?.is_nothing() {
+            store::start_at(&mut db, chain_id, block).await?;
+            db.commit().await.during("pass over blocks")?;
+            self.applied_height.store(block.number, Ordering::Relaxed);
+        }
+        Ok(Step::Moved)
+    }
+
     /// Reads what `block` holds, decides, and writes it all in one database transaction.
     async fn apply(&self, block: &Block) -> Result<Step, EngineError> {
         let facts = self.gather(block).await?;
@@ -134,10 +155,20 @@ impl Engine {
             if !decisions.unclear.contains(&settlement_id) {
                 continue;
             }
-            match examine(&self.chain, settlement, block).await? {
-                Verdict::Paid(evidence) => decisions.paid.push((settlement_id, evidence, false)),
-                Verdict::Refused(refusal) => decisions.refused.push((settlement_id, refusal)),
-                Verdict::Payable | Verdict::NotNow(_) => requeued.push(settlement_id),
+            match examine(&self.chain, settlement, block).await {
+                Ok(Verdict::Paid(evidence)) => {
+                    decisions.paid.push((settlement_id, evidence, false));
+                }
+                Ok(Verdict::Refused(refusal)) => decisions.refused.push((settlement_id, refusal)),
+                Ok(Verdict::Payable | Verdict::NotNow(_)) => requeued.push(settlement_id),
+                // Trouble with one settlement is no trouble with the block. It is examined again: by
+                // the wallet before it signs, and here once it has expired.
+                Err(error) => {
+                    tracing::warn!(
+                        error = causes(&error), settlement.id = %settlement_id, "could not look into a settlement"
+                    );
+                    requeued.push(settlement_id);
+                }
             }
         }
         let mut db = self.pool.begin().await.during("apply a block")?;
@@ -146,11 +177,11 @@ impl Engine {
             return Ok(Step::Moved);
         }
         self.write(&mut db, block, &facts, &decisions, &requeued).await?;
-        self.look_for_work(&mut db).await?;
+        self.look_for_work(&mut db, block.timestamp).await?;
         db.commit().await.during("apply a block")?;
 
         self.applied_height.store(block.number, Ordering::Relaxed);
-        self.health.followed();
+        self.health.follower_succeeded();
         self.work.notify_one();
         report(block, &decisions);
         Ok(Step::Moved)
@@ -187,11 +218,10 @@ impl Engine {
                     && s.authorization.nonce == event.nonce
             })
         };
-        let events: Vec<TokenEvent> = events.iter().filter(is_known).copied().collect();
         let hashes: HashSet<B256> = ours
             .iter()
             .map(|mined| mined.hash)
-            .chain(events.iter().map(|event| event.transaction_hash))
+            .chain(events.iter().filter(is_known).map(|event| event.transaction_hash))
             .collect();
         let receipts =
             try_join_all(hashes.into_iter().map(|hash| self.receipt_in(block, hash))).await?;
@@ -199,7 +229,6 @@ impl Engine {
             receipts: receipts.into_iter().collect(),
             ours,
             settlements,
-            events,
             expired: expired.into_iter().collect(),
         })
     }
@@ -257,7 +286,8 @@ impl Engine {
             ledger::include(conn, chain_id, *settlement_id, evidence, *by_us).await?;
         }
         for (settlement_id, refusal) in &decisions.refused {
-            ledger::fail(conn, *settlement_id, refusal).await?;
+            let expected = [SettlementStatus::Claimed, SettlementStatus::Submitted];
+            ledger::fail(conn, *settlement_id, &expected, refusal).await?;
         }
         for settlement_id in requeued {
             ledger::requeue(conn, *settlement_id, "mined without moving the money").await?;
@@ -270,11 +300,11 @@ impl Engine {
 
     /// Goes back to the newest applied block that is still canonical, taking back what the blocks
     /// above it proved. The signed bytes are kept and sent again.
-    async fn unwind(&self, tip: Tip) -> Result<Step, EngineError> {
+    async fn unwind(&self, tip: Tip, latest_number: u64) -> Result<Step, EngineError> {
         // Another chain is no reorganization of this one.
         self.chain.check().await?;
         let chain_id = self.chain.chain_id();
-        let ancestor = self.common_ancestor(tip).await?;
+        let ancestor = self.common_ancestor(tip.number.min(latest_number)).await?;
         let mut db = self.pool.begin().await.during("unwind blocks")?;
         let Some(left) = store::rewind(&mut db, chain_id, tip, &ancestor).await? else {
             return Ok(Step::Moved);
@@ -299,10 +329,10 @@ impl Engine {
         Ok(Step::Moved)
     }
 
-    /// The newest canonical block that was applied, or the one below the first that was.
-    async fn common_ancestor(&self, tip: Tip) -> Result<Block, EngineError> {
+    /// The newest canonical block at or below `number` that was applied, or the one below the first
+    /// that was.
+    async fn common_ancestor(&self, mut number: u64) -> Result<Block, EngineError> {
         let chain_id = self.chain.chain_id();
-        let mut number = tip.number;
         // Bounded by the blocks that are kept: the first one that is missing ends the walk.
         loop {
             let mut conn = self.pool.acquire().await.during("read an applied block")?;
@@ -312,21 +342,23 @@ impl Engine {
             if ours.is_none() && finalized.is_some_and(|finalized| number <= finalized) {
                 return Err(EngineError::ReorgTooDeep { chain_id, number });
             }
+            // A node that does not know the block lags; that is not a block that was replaced.
             let theirs = self.chain.block_at(number).await?;
-            match theirs {
-                Some(block) if ours.is_none_or(|hash| hash == block.hash) => return Ok(block),
-                _ => {
-                    number = number.checked_sub(1).ok_or_else(|| {
-                        self.contradiction("its first block was replaced".to_owned())
-                    })?;
-                }
+            let theirs =
+                theirs.ok_or_else(|| self.contradiction(format!("it has no block {number}")))?;
+            if ours.is_none_or(|hash| hash == theirs.hash) {
+                return Ok(theirs);
             }
+            number = number
+                .checked_sub(1)
+                .ok_or_else(|| self.contradiction("its first block was replaced".to_owned()))?;
         }
     }
 
     async fn promote_if_due(
         &self,
         tip: Tip,
+        block_time: UnixTime,
         promoted_at: &mut Option<Instant>,
     ) -> Result<(), EngineError> {
         if promoted_at.is_some_and(|at| at.elapsed() < PROMOTION_INTERVAL) {
@@ -335,22 +367,37 @@ impl Engine {
         *promoted_at = Some(Instant::now());
         let chain_id = self.chain.chain_id();
         let mut conn = self.pool.acquire().await.during("look for unfinished work")?;
-        if !self.look_for_work(&mut conn).await?.is_unsettled {
+        if !self.look_for_work(&mut conn, block_time).await?.is_unsettled {
             return Ok(());
         }
         drop(conn);
         let (Some(safe), Some(finalized)) =
-            (self.chain.safe_number().await?, self.chain.finalized_number().await?)
+            (self.chain.safe_block().await?, self.chain.finalized_block().await?)
         else {
             return Ok(());
         };
-        // Heights above what was applied say nothing about the blocks that were.
-        let (safe, finalized) = (safe.min(tip.number), finalized.min(tip.number));
         let mut db = self.pool.begin().await.during("promote settlements")?;
-        ledger::promote(&mut db, chain_id, safe, finalized).await?;
-        store::settle_heights(&mut db, chain_id, safe, finalized).await?;
-        db.commit().await.during("promote settlements")?;
+        // Blocks that were not applied, or are not those that were, say nothing about the others.
+        if store::hold_tip(&mut db, chain_id, tip).await?
+            && self.is_applied(&mut db, tip, &safe).await?
+            && self.is_applied(&mut db, tip, &finalized).await?
+        {
+            store::settle_heights(&mut db, chain_id, safe.number, finalized.number).await?;
+            ledger::promote(&mut db, chain_id, safe.number, finalized.number).await?;
+            db.commit().await.during("promote settlements")?;
+        }
         Ok(())
+    }
+
+    /// Whether `block` is one that was applied, or older than what is kept.
+    async fn is_applied(
+        &self,
+        conn: &mut PgConnection,
+        tip: Tip,
+        block: &Block,
+    ) -> Result<bool, EngineError> {
+        let ours = store::applied_block(conn, self.chain.chain_id(), block.number).await?;
+        Ok(block.number <= tip.number && ours.is_none_or(|hash| hash == block.hash))
     }
 
     const fn contradiction(&self, what: String) -> EngineError {

@@ -1,27 +1,27 @@
 //! What an engine tells of itself, for readiness and for people.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
-/// How long the follower may go without a successful look at the chain.
-const FOLLOWER_SILENCE_MAX: Duration = Duration::from_secs(15);
+/// How long a loop may go without success before it counts as trouble.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
 
 /// A running engine's state of health.
 #[derive(Debug, Default)]
 pub struct Health {
-    state: Mutex<State>,
+    follower: Mutex<Pulse>,
+    wallet: Mutex<Pulse>,
 }
 
+/// One loop's last success, and what came after it.
 #[derive(Debug, Default)]
-struct State {
-    followed_at: Option<Instant>,
-    follower_error: Option<String>,
-    wallet_ready: bool,
-    wallet_error: Option<String>,
+struct Pulse {
+    succeeded_at: Option<Instant>,
+    trouble: Option<String>,
 }
 
 /// A moment of that state.
@@ -31,44 +31,37 @@ pub struct HealthReport {
     pub trouble: Option<String>,
 }
 
+impl Pulse {
+    fn trouble(&self, otherwise: &str) -> Option<String> {
+        let is_silent = self.succeeded_at.is_none_or(|at| at.elapsed() > SILENCE_MAX);
+        is_silent.then(|| self.trouble.clone().unwrap_or_else(|| otherwise.to_owned()))
+    }
+}
+
 impl Health {
-    pub(super) fn followed(&self) {
-        let mut state = self.lock();
-        state.followed_at = Some(Instant::now());
-        state.follower_error = None;
+    pub(super) fn follower_succeeded(&self) {
+        *lock(&self.follower) = Pulse { succeeded_at: Some(Instant::now()), trouble: None };
     }
 
-    pub(super) fn follower_failed(&self, error: String) {
-        self.lock().follower_error = Some(error);
+    pub(super) fn follower_failed(&self, trouble: String) {
+        lock(&self.follower).trouble = Some(trouble);
     }
 
-    pub(super) fn wallet_ready(&self) {
-        let mut state = self.lock();
-        state.wallet_ready = true;
-        state.wallet_error = None;
+    pub(super) fn wallet_succeeded(&self) {
+        *lock(&self.wallet) = Pulse { succeeded_at: Some(Instant::now()), trouble: None };
     }
 
-    pub(super) fn wallet_failed(&self, error: String) {
-        self.lock().wallet_error = Some(error);
+    pub(super) fn wallet_failed(&self, trouble: String) {
+        lock(&self.wallet).trouble = Some(trouble);
     }
 
     pub(super) fn report(&self) -> HealthReport {
-        let state = self.lock();
-        let silent = state.followed_at.is_none_or(|at| at.elapsed() > FOLLOWER_SILENCE_MAX);
-        let reason = |error: &Option<String>, otherwise: &str| {
-            Some(error.clone().unwrap_or_else(|| otherwise.to_owned()))
-        };
-        let trouble = if !state.wallet_ready {
-            reason(&state.wallet_error, "the wallet is starting")
-        } else if silent {
-            reason(&state.follower_error, "no block was read yet")
-        } else {
-            None
-        };
+        let of_wallet = lock(&self.wallet).trouble("the wallet is starting");
+        let trouble = of_wallet.or_else(|| lock(&self.follower).trouble("no block was read yet"));
         HealthReport { trouble }
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(pulse: &Mutex<Pulse>) -> MutexGuard<'_, Pulse> {
+    pulse.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -36,15 +36,20 @@ use std::{
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 
-use crate::{chain::Chain, db::DbError};
+use crate::{chain::Chain, db::DbError, domain::UnixTime};
 
 use store::Unfinished;
 
 pub use error::EngineError;
+pub use fees::{FeeLimits, FeesTooHigh};
 pub use health::{Health, HealthReport};
 pub use outcomes::{Outcomes, TooManyWaiting, Waiting};
 pub use store::latest_attempt;
 pub use wallet::{InvalidWalletKey, Wallet};
+
+/// How long one step of a loop may take: dozens of calls to an endpoint, each with its own timeout.
+/// A connection that died without a word must not stop a loop for ever.
+const STEP_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How an engine works.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +59,8 @@ pub struct EngineOptions {
     pub n_in_flight_max: usize,
     /// How often the follower asks for a new block while something is unmined.
     pub poll_interval: Duration,
+    /// What a transaction offers for gas at most.
+    pub fee_limits: FeeLimits,
 }
 
 /// One wallet and the block follower of one chain.
@@ -110,6 +117,16 @@ impl Engine {
         self.work.notify_one();
     }
 
+    /// `step`, given up if it takes too long. Every step can be: what is not committed is rolled back,
+    /// and what was stored is sent again.
+    async fn bounded<T>(
+        step: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        tokio::time::timeout(STEP_TIMEOUT, step)
+            .await
+            .unwrap_or(Err(EngineError::Stalled { seconds: STEP_TIMEOUT.as_secs() }))
+    }
+
     /// Something is unmined: blocks are awaited eagerly from now on.
     fn expect_blocks(&self) {
         self.busy.store(true, Ordering::SeqCst);
@@ -117,10 +134,14 @@ impl Engine {
     }
 
     /// Asks the books whether anything is unmined.
-    async fn look_for_work(&self, conn: &mut PgConnection) -> Result<Unfinished, DbError> {
+    async fn look_for_work(
+        &self,
+        conn: &mut PgConnection,
+        block_time: UnixTime,
+    ) -> Result<Unfinished, DbError> {
         // Cleared before the question: what is stored after it sets the flag by itself.
         self.busy.store(false, Ordering::SeqCst);
-        let unfinished = store::unfinished(conn, self.chain.chain_id()).await?;
+        let unfinished = store::unfinished(conn, self.chain.chain_id(), block_time).await?;
         if unfinished.is_busy {
             self.busy.store(true, Ordering::SeqCst);
         }

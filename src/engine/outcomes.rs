@@ -47,7 +47,10 @@ struct Callers {
 
 #[derive(Debug, Default)]
 struct State {
+    /// How many places were ever given; it numbers them.
     n_places: u64,
+    /// How many are taken.
+    n_taken: usize,
     waiting: HashMap<SettlementId, Vec<Place>>,
     /// Settlements whose caller went away without being told.
     abandoned: Vec<SettlementId>,
@@ -60,34 +63,32 @@ struct Place {
     wake: oneshot::Sender<()>,
 }
 
-/// A caller's place. Dropping it before [`Waiting::until`] has returned means that the caller went
-/// away: its right to be told is released, and its retry can take the answer.
+/// A caller's place. Dropping it without [`Waiting::leave`] means that the caller was not told: it went
+/// away, or trouble came between. Its right is released then, and its retry can take the answer.
 #[derive(Debug)]
 pub struct Waiting {
     callers: Arc<Callers>,
     settlement_id: SettlementId,
     number: u64,
-    woken: Option<oneshot::Receiver<()>>,
+    woken: oneshot::Receiver<()>,
+    is_told: bool,
 }
 
 /// No more callers can wait; they should come back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{N_WAITING_MAX} settlements are being waited for already")]
+#[error("{N_WAITING_MAX} callers are waiting for settlements already")]
 pub struct TooManyWaiting;
 
 impl Waiting {
     /// Waits until the settlement has an outcome, or `deadline`.
-    pub async fn until(mut self, deadline: Instant) {
-        if let Some(woken) = &mut self.woken {
-            // A closed channel means that the process is stopping; the caller reads the row either way.
-            let _ = tokio::time::timeout_at(deadline, woken).await;
-        }
-        self.woken = None;
+    pub async fn until(&mut self, deadline: Instant) {
+        // A closed channel means that the process is stopping; the caller reads the row either way.
+        let _ = tokio::time::timeout_at(deadline, &mut self.woken).await;
     }
 
-    /// Leaves the place of a caller that needs no answer from it.
+    /// Leaves the place of a caller that has its answer, or needs none from it.
     pub fn leave(mut self) {
-        self.woken = None;
+        self.is_told = true;
     }
 }
 
@@ -100,7 +101,8 @@ impl Drop for Waiting {
                 state.waiting.remove(&self.settlement_id);
             }
         }
-        if self.woken.is_some() {
+        state.n_taken = state.n_taken.saturating_sub(1);
+        if !self.is_told {
             state.abandoned.push(self.settlement_id);
             drop(state);
             self.callers.left.notify_one();
@@ -118,16 +120,17 @@ impl Outcomes {
     /// Takes a place. The caller reads the settlement once more afterwards: it may be decided.
     pub fn wait_for(&self, settlement_id: SettlementId) -> Result<Waiting, TooManyWaiting> {
         let mut state = self.callers.lock();
-        if state.waiting.len() >= N_WAITING_MAX {
+        if state.n_taken >= N_WAITING_MAX {
             return Err(TooManyWaiting);
         }
         let (wake, woken) = oneshot::channel();
         let number = state.n_places;
         state.n_places = number.wrapping_add(1);
+        state.n_taken = state.n_taken.saturating_add(1);
         let place = Place { number, since: Instant::now(), wake };
         state.waiting.entry(settlement_id).or_default().push(place);
         let callers = Arc::clone(&self.callers);
-        Ok(Waiting { callers, settlement_id, number, woken: Some(woken) })
+        Ok(Waiting { callers, settlement_id, number, woken, is_told: false })
     }
 
     /// Delivers outcomes until `stop`, then wakes everybody.
@@ -169,11 +172,11 @@ impl Outcomes {
             return Ok(());
         }
         let mut conn = pool.acquire().await.during("look for outcomes")?;
-        for settlement_id in abandoned {
-            ledger::release_answer_right(&mut conn, settlement_id).await?;
-        }
         if !old.is_empty() {
             ledger::renew_answer_rights(&mut conn, &old).await?;
+        }
+        if !abandoned.is_empty() {
+            ledger::release_answer_rights(&mut conn, &abandoned).await?;
         }
         let decided = ledger::decided(&mut conn, &all).await?;
         let mut state = self.callers.lock();

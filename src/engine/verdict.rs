@@ -1,10 +1,8 @@
 //! Can this settlement still be paid? Asked when a transaction left no evidence, when an
 //! authorization expired, and before an old claim is signed for.
 
-use futures_util::future::try_join_all;
-
 use crate::{
-    chain::{Block, Chain, ChainError, transfer_evidence},
+    chain::{Block, Chain, ChainError, Fate, fate},
     domain::{Evidence, InvalidReason, Refusal},
     ledger::Settlement,
     verify::{self, MINING_MARGIN, against},
@@ -39,7 +37,8 @@ pub(super) async fn examine(
     if snapshot.authorization_used == Some(true) {
         return used(chain, settlement, block).await;
     }
-    if authorization.valid_before <= block.timestamp.as_u256() {
+    let is_unused = snapshot.authorization_used == Some(false);
+    if is_unused && authorization.valid_before <= block.timestamp.as_u256() {
         let message = format!("the authorization expired before block {} was built", block.number);
         return Ok(Verdict::Refused(Refusal::new(InvalidReason::ValidBefore, message)));
     }
@@ -51,18 +50,18 @@ pub(super) async fn examine(
         .and_then(|terms| against(terms, &snapshot));
     Ok(match judged {
         Ok(_) => Verdict::Payable,
-        Err(refusal) => match refusal.reason {
-            // A token can be paused, and a clock can be slow: both pass.
-            InvalidReason::SimulationFailed
-            | InvalidReason::ValidAfter
-            | InvalidReason::ValidBefore => Verdict::NotNow(refusal),
-            _ => Verdict::Refused(refusal),
-        },
+        // What can pass is no proof: a token is paused, upgraded, or its views revert for a block; a
+        // delegation is taken back; a clock is slow. Money that is gone counts as proof (settlement
+        // engine reference, scenario 24).
+        Err(refusal) if refusal.reason == InvalidReason::InsufficientBalance => {
+            Verdict::Refused(refusal)
+        }
+        Err(refusal) => Verdict::NotNow(refusal),
     })
 }
 
 /// A used nonce is no proof of payment: the payer may have cancelled it, or spent it on another
-/// payee. The logs say which.
+/// payee. The logs say which; that there are none says nothing.
 async fn used(
     chain: &Chain,
     settlement: &Settlement,
@@ -70,21 +69,28 @@ async fn used(
 ) -> Result<Verdict, ChainError> {
     let authorization = &settlement.authorization;
     let from = settlement.verified_block.saturating_sub(SEARCH_MARGIN_BLOCKS);
-    let logs = chain
-        .authorization_history(
-            settlement.asset,
-            authorization.payer,
-            authorization.nonce,
-            from,
-            block.number,
-        )
-        .await?;
-    let receipts = try_join_all(logs.iter().map(|log| chain.receipt(log.transaction_hash))).await?;
-    let evidence = receipts
-        .iter()
-        .flatten()
-        .find_map(|receipt| transfer_evidence(receipt, settlement.asset, authorization));
-    Ok(evidence.map_or_else(|| Verdict::Refused(consumed()), Verdict::Paid))
+    let logs =
+        chain.authorization_history(settlement.asset, authorization, from, block.number).await?;
+    let mut is_consumed = false;
+    for log in &logs {
+        let receipt = chain.receipt(log.transaction_hash).await?;
+        let Some(receipt) = receipt.filter(|receipt| receipt.block_hash == log.block_hash) else {
+            return Err(chain.contradiction(format!(
+                "a log of transaction {} is there, and its receipt is not",
+                log.transaction_hash
+            )));
+        };
+        match fate(&receipt, settlement.asset, authorization) {
+            Fate::Paid(evidence) => return Ok(Verdict::Paid(evidence)),
+            Fate::Consumed => is_consumed = true,
+            Fate::Unknown => (),
+        }
+    }
+    if is_consumed {
+        return Ok(Verdict::Refused(consumed()));
+    }
+    Err(chain
+        .contradiction(format!("nonce {} is used, and no log says for what", authorization.nonce)))
 }
 
 /// The refusal of an authorization whose nonce was spent on something else.

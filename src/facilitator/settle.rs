@@ -188,24 +188,27 @@ impl Facilitator {
             Repetition::Stranger => return Ok(SettleOutcome::Duplicate { transaction_hash: None }),
             Repetition::Duplicate => return duplicate(&mut conn, earlier).await,
             Repetition::Proven => Asker::KeyedRepeater,
-            Repetition::Plausible => {
-                let may_be_told = earlier.status == SettlementStatus::Failed
-                    || ledger::take_answer_right(&mut conn, settlement_id).await?;
-                if !may_be_told {
-                    return duplicate(&mut conn, earlier).await;
-                }
-                Asker::Unproven
-            }
+            Repetition::Plausible => Asker::Unproven,
         };
-        drop(conn);
+        // The place is taken before the right, so that a right is never held by nobody.
         let waiting = self.outcomes.wait_for(settlement_id)?;
+        if asker == Asker::Unproven && earlier.status != SettlementStatus::Failed {
+            let is_taken = ledger::take_answer_right(&mut conn, settlement_id).await;
+            if !matches!(is_taken, Ok(true)) {
+                // The right, if anybody holds it, is another caller's.
+                waiting.leave();
+                is_taken?;
+                return duplicate(&mut conn, earlier).await;
+            }
+        }
+        drop(conn);
         self.answer(settlement_id, waiting, deadline, asker).await
     }
 
     async fn answer(
         &self,
         settlement_id: SettlementId,
-        waiting: Waiting,
+        mut waiting: Waiting,
         deadline: Instant,
         asker: Asker,
     ) -> Result<SettleOutcome, FacilitatorError> {
@@ -215,12 +218,14 @@ impl Facilitator {
         }
         waiting.until(deadline).await;
         if let Some(outcome) = self.outcome(settlement_id, asker).await? {
+            waiting.leave();
             return Ok(outcome);
         }
         let mut conn = self.pool.acquire().await.during("answer that a settlement is pending")?;
         let attempt = engine::latest_attempt(&mut conn, settlement_id).await?;
         // Released before the answer leaves: the SDK repeats the request at once.
-        ledger::release_answer_right(&mut conn, settlement_id).await?;
+        ledger::release_answer_rights(&mut conn, &[settlement_id]).await?;
+        waiting.leave();
         attempt
             .map(|transaction_hash| SettleOutcome::Pending { transaction_hash })
             .ok_or(FacilitatorError::NotSentYet)
@@ -233,20 +238,25 @@ impl Facilitator {
         asker: Asker,
     ) -> Result<Option<SettleOutcome>, FacilitatorError> {
         let mut conn = self.pool.acquire().await.during("read an outcome")?;
+        if let Some(transaction_hash) = ledger::hand_out_success(&mut conn, settlement_id).await? {
+            return Ok(Some(SettleOutcome::Paid { transaction_hash, is_replay: false }));
+        }
+        // Failed, told before, or undecided. Read afterwards, so that it cannot be older than that.
         let settlement = ledger::settlement(&mut conn, settlement_id).await?;
         if let Some(refusal) = settlement.failure {
             let transaction_hash = engine::latest_attempt(&mut conn, settlement_id).await?;
             let is_replay = asker == Asker::KeyedRepeater;
             return Ok(Some(SettleOutcome::Failed { refusal, transaction_hash, is_replay }));
         }
-        let Some(transaction_hash) = settlement.transaction_hash else { return Ok(None) };
-        let is_handed_out = ledger::hand_out_success(&mut conn, settlement_id).await?;
-        Ok(Some(match (is_handed_out, asker) {
-            (true, _) => SettleOutcome::Paid { transaction_hash, is_replay: false },
-            (false, Asker::KeyedClaimant | Asker::KeyedRepeater) => {
+        let Some(transaction_hash) = settlement.transaction_hash.filter(|_| settlement.is_answered)
+        else {
+            return Ok(None);
+        };
+        Ok(Some(match asker {
+            Asker::KeyedClaimant | Asker::KeyedRepeater => {
                 SettleOutcome::Paid { transaction_hash, is_replay: true }
             }
-            (false, Asker::Unproven) => {
+            Asker::Unproven => {
                 SettleOutcome::Duplicate { transaction_hash: Some(transaction_hash) }
             }
         }))

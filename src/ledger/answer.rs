@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use alloy::primitives::B256;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    db::{DbError, During},
+    db::{self, DbError, During},
     domain::SettlementId,
 };
 
@@ -58,38 +59,47 @@ pub async fn renew_answer_rights(
     Ok(())
 }
 
-/// Gives the right back: its holder was told `settlement_pending`, or went away.
-pub async fn release_answer_right(
+/// Gives rights back: their holders were told `settlement_pending`, or went away.
+///
+/// Passes over rows that somebody is deciding, like [`renew_answer_rights`]: those rights lapse.
+pub async fn release_answer_rights(
     conn: &mut PgConnection,
-    settlement_id: SettlementId,
+    settlement_ids: &[SettlementId],
 ) -> Result<(), DbError> {
     sqlx::query!(
-        "update settlement set answer_held_until = null where settlement_id = $1",
-        settlement_id.as_uuid(),
+        "
+        update settlement set answer_held_until = null
+        where settlement_id in (
+            select settlement_id from settlement
+            where settlement_id = any($1) and answer_held_until is not null
+            for update skip locked)
+        ",
+        &uuids(settlement_ids),
     )
     .execute(conn)
     .await
-    .during("release the right to an answer")?;
+    .during("release rights to answers")?;
     Ok(())
 }
 
-/// Hands out success. `true` for exactly one caller, ever.
+/// Hands out success, with the transaction of the evidence that stands. To exactly one caller, ever.
 pub async fn hand_out_success(
     conn: &mut PgConnection,
     settlement_id: SettlementId,
-) -> Result<bool, DbError> {
-    let handed_out = sqlx::query!(
-        "
+) -> Result<Option<B256>, DbError> {
+    let handed_out = sqlx::query_scalar!(
+        r#"
         update settlement set answered_at = now(), answer_held_until = null
         where settlement_id = $1 and answered_at is null
             and status in ('included', 'safe', 'finalized')
-        ",
+        returning transaction_hash as "transaction_hash!"
+        "#,
         settlement_id.as_uuid(),
     )
-    .execute(conn)
+    .fetch_optional(conn)
     .await
     .during("hand out success")?;
-    Ok(handed_out.rows_affected() == 1)
+    handed_out.as_deref().map(db::hash).transpose()
 }
 
 /// Which of those settlements have an outcome.

@@ -123,9 +123,17 @@ pub async fn reverse_gas(
                 + row_number() over (partition by post.settlement_id order by post.ledger_entry_id) - 1,
             post.credit_account, post.debit_account, post.asset, post.amount, post.transaction_id,
             post.block_hash
-        from ledger_entry post
-        where post.subject = 'gas' and post.kind = 'post' and post.transaction_id = any($1)
-            and post.block_hash = any($2)
+        from (
+            -- A block can come and go more than once; only its newest post can stand.
+            select distinct on (settlement_id, transaction_id, block_hash) *
+            from ledger_entry
+            where subject = 'gas' and kind = 'post' and transaction_id = any($1)
+                and block_hash = any($2)
+            order by settlement_id, transaction_id, block_hash, ledger_entry_id desc) as post
+        where (select count(*) filter (where kind = 'post') > count(*) filter (where kind = 'reverse')
+            from ledger_entry same
+            where same.subject = 'gas' and same.settlement_id = post.settlement_id
+                and same.transaction_id = post.transaction_id and same.block_hash = post.block_hash)
         ",
         transaction_ids,
         &blocks,

@@ -22,7 +22,7 @@ mod settlement;
 mod transition;
 
 pub use answer::{
-    ANSWER_RIGHT, decided, hand_out_success, release_answer_right, renew_answer_rights,
+    ANSWER_RIGHT, decided, hand_out_success, release_answer_rights, renew_answer_rights,
     take_answer_right,
 };
 pub use claim::{Claim, ClaimOutcome, claim};

@@ -40,14 +40,18 @@ pub async fn submit(
 }
 
 /// To `included`: the payment is proven by `evidence`, which one of our own attempts made or not.
+/// `false`, and nothing is written, if it is included already.
 pub async fn include(
     conn: &mut PgConnection,
     chain_id: ChainId,
     settlement_id: SettlementId,
     evidence: &Evidence,
     by_us: bool,
-) -> Result<(), DbError> {
+) -> Result<bool, DbError> {
     let from = lock(conn, settlement_id).await?;
+    if !from.may_become(SettlementStatus::Included) {
+        return Ok(false);
+    }
     sqlx::query!(
         "
         update settlement
@@ -86,16 +90,22 @@ pub async fn include(
         event = event.because("somebody else submitted the authorization");
     }
     event::append(conn, settlement_id, Some(from), &event).await?;
-    entry::payment(conn, settlement_id, Kind::Post, Some(evidence.block_hash)).await
+    entry::payment(conn, settlement_id, Kind::Post, Some(evidence.block_hash)).await?;
+    Ok(true)
 }
 
-/// To `failed`: proven that it cannot be paid.
+/// From one of `expected` to `failed`: proven that it cannot be paid. `false`, and nothing is written,
+/// if it stands elsewhere by now: the proof was of another state.
 pub async fn fail(
     conn: &mut PgConnection,
     settlement_id: SettlementId,
+    expected: &[SettlementStatus],
     refusal: &Refusal,
-) -> Result<(), DbError> {
+) -> Result<bool, DbError> {
     let from = lock(conn, settlement_id).await?;
+    if !expected.contains(&from) {
+        return Ok(false);
+    }
     sqlx::query!(
         "
         update settlement
@@ -112,16 +122,21 @@ pub async fn fail(
     let event = Event::to(SettlementStatus::Failed)
         .because(format!("{}: {}", refusal.reason, refusal.message));
     event::append(conn, settlement_id, Some(from), &event).await?;
-    entry::payment(conn, settlement_id, Kind::Void, None).await
+    entry::payment(conn, settlement_id, Kind::Void, None).await?;
+    Ok(true)
 }
 
-/// `submitted` → `claimed`: its transaction was mined without evidence, and it can still be paid.
+/// `submitted` → `claimed`: its transaction was mined without evidence, and it may still be paid.
+/// Nothing is written if it stands elsewhere by now, or another transaction of ours carries it.
 pub async fn requeue(
     conn: &mut PgConnection,
     settlement_id: SettlementId,
     why: &str,
 ) -> Result<(), DbError> {
     let from = lock(conn, settlement_id).await?;
+    if from != SettlementStatus::Submitted || has_open_transaction(conn, settlement_id).await? {
+        return Ok(());
+    }
     set_status(conn, settlement_id, SettlementStatus::Claimed).await?;
     let event = Event::to(SettlementStatus::Claimed).because(why);
     event::append(conn, settlement_id, Some(from), &event).await
@@ -147,10 +162,7 @@ pub async fn orphan(
     .during("orphan evidence")?;
     let orphaned = sqlx::query!(
         r#"
-        select settlement_id, block_hash as "block_hash!", exists (
-            select from transaction_item join transaction using (transaction_id)
-            where transaction_item.settlement_id = settlement.settlement_id
-                and transaction.status = 'open') as "has_open!"
+        select settlement_id, block_hash as "block_hash!"
         from settlement
         where chain_id = $1 and block_number > $2 and status in ('included', 'safe')
         order by settlement_id
@@ -165,7 +177,10 @@ pub async fn orphan(
     for row in &orphaned {
         let settlement_id = SettlementId::from_uuid(row.settlement_id);
         let from = lock(conn, settlement_id).await?;
-        let to = if row.has_open { SettlementStatus::Submitted } else { SettlementStatus::Claimed };
+        let to = match has_open_transaction(conn, settlement_id).await? {
+            true => SettlementStatus::Submitted,
+            false => SettlementStatus::Claimed,
+        };
         set_status(conn, settlement_id, to).await?;
         let event = Event::to(to).because("a reorganization removed the block that proved it");
         event::append(conn, settlement_id, Some(from), &event).await?;
@@ -223,6 +238,23 @@ async fn lock(
     SettlementStatus::parse(&status)
         .map_err(|e| sqlx::Error::Decode(e.into()))
         .during("lock a settlement")
+}
+
+async fn has_open_transaction(
+    conn: &mut PgConnection,
+    settlement_id: SettlementId,
+) -> Result<bool, DbError> {
+    sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from transaction_item join transaction using (transaction_id)
+            where settlement_id = $1 and status = 'open') as "has_open!"
+        "#,
+        settlement_id.as_uuid(),
+    )
+    .fetch_one(conn)
+    .await
+    .during("look for an open transaction of a settlement")
 }
 
 async fn set_status(

@@ -76,10 +76,14 @@ pub fn against(terms: Terms, chain: &ChainSnapshot) -> Result<Verified, Refusal>
         );
     }
     let revert = match &chain.simulation {
-        Simulation::Succeeds if !terms.signature.has_high_s() => {
+        // A contract that accepts every call "succeeds" too: only one that keeps authorizations,
+        // and has this one unused, can have moved money.
+        Simulation::Succeeds
+            if !terms.signature.has_high_s() && chain.authorization_used == Some(false) =>
+        {
             return Ok(Verified { block_number: chain.block_number, terms });
         }
-        Simulation::Succeeds => "the signature's s is in the upper half of the curve",
+        Simulation::Succeeds => "the call does not revert, and cannot have moved the money",
         Simulation::Reverts(message) => message,
     };
     match chain.authorization_used {

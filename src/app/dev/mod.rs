@@ -95,7 +95,7 @@ impl DevServices {
         )?;
         let database_url = postgres.fresh_database("quittance").await?;
         let settings = settings(options, &chain, database_url)?;
-        let pool = db::connect(&settings.database.url, 2).await?;
+        let pool = db::connect_patiently(&settings.database.url).await?;
         db::migrate(&pool).await?;
         pool.close().await;
         Ok(Self { postgres, chain, settings, env_file })
@@ -192,6 +192,8 @@ fn settings(
         poll_interval_ms: ChainSettings::poll_interval_ms(),
         wallet_private_key: SecretString::from(chain.wallet.private_key.clone()),
         n_in_flight_max: ChainSettings::n_in_flight_max(),
+        fee_wei_max: ChainSettings::fee_wei_max(),
+        priority_fee_wei_max: ChainSettings::priority_fee_wei_max(),
         test: true,
     };
     let settings = Settings {

@@ -58,6 +58,23 @@ pub(in crate::engine) async fn start_at(
     insert_block(conn, chain_id, block).await
 }
 
+/// Keeps the head where it is until the surrounding transaction ends. `false` if it is not at `tip`.
+pub(in crate::engine) async fn hold_tip(
+    conn: &mut PgConnection,
+    chain_id: ChainId,
+    tip: Tip,
+) -> Result<bool, DbError> {
+    let held = sqlx::query_scalar!(
+        "select number from chain_head where chain_id = $1 and hash = $2 for update",
+        chain_id.to_string(),
+        tip.hash.as_slice(),
+    )
+    .fetch_optional(conn)
+    .await
+    .during("hold the head")?;
+    Ok(held.is_some())
+}
+
 /// Moves the head from the parent of `block` to `block`. `false` if it is not at the parent: then
 /// another process was faster, and nothing of this block may be written.
 pub(in crate::engine) async fn advance(
@@ -90,7 +107,8 @@ async fn insert_block(
     sqlx::query!(
         "
         insert into chain_block (chain_id, number, hash, parent_hash) values ($1, $2, $3, $4)
-        on conflict (chain_id, number) do nothing
+        on conflict (chain_id, number)
+            do update set hash = excluded.hash, parent_hash = excluded.parent_hash
         ",
         chain_id.to_string(),
         db::height(block.number)?,
@@ -201,7 +219,11 @@ pub(in crate::engine) async fn settle_heights(
 ) -> Result<(), DbError> {
     let (chain, finalized) = (chain_id.to_string(), db::height(finalized)?);
     sqlx::query!(
-        "update chain_head set safe_number = $2, finalized_number = $3 where chain_id = $1",
+        "
+        update chain_head set safe_number = greatest(safe_number, $2),
+            finalized_number = greatest(finalized_number, $3)
+        where chain_id = $1
+        ",
         chain,
         db::height(safe)?,
         finalized,

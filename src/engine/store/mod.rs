@@ -9,8 +9,8 @@ mod watch;
 pub use transaction::latest_attempt;
 
 pub(super) use head::{
-    Tip, advance, applied_block, finalized_number, is_canonical, rewind, settle_heights, start_at,
-    tip,
+    Tip, advance, applied_block, finalized_number, hold_tip, is_canonical, rewind, settle_heights,
+    start_at, tip,
 };
 pub(super) use transaction::{
     MinedTransaction, NewTransaction, OpenTransaction, ensure_wallet, mark_mined,

@@ -111,7 +111,8 @@ pub(in crate::engine) async fn open_transactions(
         .collect()
 }
 
-/// The settlement that waits longest for a transaction, and whether its verification is fresh.
+/// The settlement to send next, and whether its verification is fresh. What was postponed comes after
+/// what was not, so that nothing that cannot be paid keeps others waiting.
 pub(in crate::engine) async fn next_claimed(
     conn: &mut PgConnection,
     chain_id: ChainId,
@@ -122,7 +123,7 @@ pub(in crate::engine) async fn next_claimed(
             n_transactions = 0 and created_at > now() - make_interval(secs => $3) as "is_fresh!"
         from settlement
         where chain_id = $1 and status = 'claimed' and n_transactions < $2 and not_before <= now()
-        order by not_before, created_at
+        order by not_before > created_at, not_before
         limit 1
         "#,
         chain_id.to_string(),
@@ -135,7 +136,7 @@ pub(in crate::engine) async fn next_claimed(
     Ok(row.map(|row| (SettlementId::from_uuid(row.settlement_id), row.is_fresh)))
 }
 
-/// Looks away from a settlement for a while.
+/// Looks away from a settlement for a while: `delay`, and longer the longer it has waited.
 pub(in crate::engine) async fn postpone(
     conn: &mut PgConnection,
     settlement_id: SettlementId,
@@ -143,7 +144,8 @@ pub(in crate::engine) async fn postpone(
 ) -> Result<(), DbError> {
     sqlx::query!(
         "
-        update settlement set not_before = now() + make_interval(secs => $2)
+        update settlement set not_before = now()
+            + greatest(make_interval(secs => $2), least((now() - created_at) / 4, interval '1 minute'))
         where settlement_id = $1
         ",
         settlement_id.as_uuid(),
@@ -241,7 +243,8 @@ pub(in crate::engine) async fn note_sent(
     sqlx::query!(
         "update attempt set sent_at = now(), sent_answer = $2 where transaction_hash = $1",
         hash.as_slice(),
-        answer,
+        // Postgres text cannot hold NUL, and the text is a node's.
+        answer.replace('\0', ""),
     )
     .execute(conn)
     .await

@@ -16,12 +16,22 @@ pub(in crate::engine) struct Unfinished {
     pub(in crate::engine) is_busy: bool,
     /// Something is included or mined but not finalized: a reorganization may concern it.
     pub(in crate::engine) is_unsettled: bool,
+    /// Something failed whose authorization has not expired: somebody may still submit it.
+    pub(in crate::engine) is_payable: bool,
+}
+
+impl Unfinished {
+    /// Whether no block can concern us.
+    pub(in crate::engine) const fn is_nothing(self) -> bool {
+        !self.is_busy && !self.is_unsettled && !self.is_payable
+    }
 }
 
 /// Whether blocks can still concern us.
 pub(in crate::engine) async fn unfinished(
     conn: &mut PgConnection,
     chain_id: ChainId,
+    block_time: UnixTime,
 ) -> Result<Unfinished, DbError> {
     sqlx::query_as!(
         Unfinished,
@@ -33,9 +43,13 @@ pub(in crate::engine) async fn unfinished(
                     where transaction.chain_id = $1 and status = 'open') as "is_busy!",
             exists (select from settlement where chain_id = $1 and status in ('included', 'safe'))
                 or exists (select from transaction where chain_id = $1 and status = 'mined')
-                as "is_unsettled!"
+                as "is_unsettled!",
+            exists (select from settlement
+                where chain_id = $1 and status = 'failed' and valid_before > $2::text::numeric)
+                as "is_payable!"
         "#,
         chain_id.to_string(),
+        block_time.to_string(),
     )
     .fetch_one(conn)
     .await
@@ -92,7 +106,13 @@ pub(in crate::engine) async fn settlements_of(
     Ok(found.into_iter().map(SettlementId::from_uuid).collect())
 }
 
-/// The unfinished settlements that no block from `block_time` on can pay any more.
+/// How long after their expiry settlements are looked into: three blocks of Base. A reorganization can
+/// bring earlier timestamps back, and what a shallow one could still pay has not failed.
+const EXPIRY_DEPTH_SECONDS: i32 = 6;
+/// How many expired settlements are looked into with one block; the next block takes the others.
+const N_EXPIRED_MAX: i64 = 64;
+
+/// The unfinished settlements that no block from `block_time` on can pay any more, the oldest first.
 pub(in crate::engine) async fn expired(
     conn: &mut PgConnection,
     chain_id: ChainId,
@@ -102,10 +122,14 @@ pub(in crate::engine) async fn expired(
         "
         select settlement_id from settlement
         where chain_id = $1 and status in ('claimed', 'submitted')
-            and valid_before <= $2::text::numeric
+            and valid_before + $3::integer <= $2::text::numeric
+        order by valid_before
+        limit $4
         ",
         chain_id.to_string(),
         block_time.to_string(),
+        EXPIRY_DEPTH_SECONDS,
+        N_EXPIRED_MAX,
     )
     .fetch_all(conn)
     .await
