@@ -60,6 +60,30 @@ async fn a_claimed_payment_that_was_never_sent_fails_when_it_expires() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn many_claims_that_expire_at_once_fail_once_each_whoever_looks() {
+    let world = World::stepped().await;
+    let proxy = Proxy::before(&world.services.chain.rpc_url);
+    proxy.set("eth_feeHistory", Fault::DropBefore);
+    let settings =
+        [("QUITTANCE__CHAINS__LOCAL__RPC_URL", &*proxy.url), ("QUITTANCE__SETTLE__WAIT_MS", "300")];
+    // Two wallets' loops and two followers look at the same claims.
+    let (service, other) =
+        (world.service_with(&settings).await, world.service_with(&settings).await);
+    for n in 0..24 {
+        assert_eq!(service.post("/settle", &world.payment(n % 8, 1_000)).await.status, 503);
+    }
+    world.node.increase_time(3_600).await;
+    world.node.mine(1).await;
+    world.until(FAILED, 24).await;
+    assert_eq!(world.count("select count(*) from ledger_entry where kind = 'void'").await, 24);
+    assert_eq!(world.count("select count(*) from event where status_to = 'failed'").await, 24);
+    world.check_books().await;
+    service.stop().await;
+    other.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_payer_whose_money_is_gone_when_the_block_is_built_fails_with_that_reason() {
     let world = World::stepped().await;
     let service = world.service().await;

@@ -117,7 +117,10 @@ async fn a_payment_that_a_stranger_submitted_first_is_a_success_with_the_strange
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payment_submitted_by_a_stranger_between_verification_and_claim_is_found() {
     let world = World::automine().await;
-    let service = world.service().await;
+    // The search reaches far back, and the endpoint allows short searches only.
+    let proxy = Proxy::before(&world.services.chain.rpc_url);
+    proxy.set("eth_getLogs", Fault::ShortRange);
+    let service = world.service_with(&[("QUITTANCE__CHAINS__LOCAL__RPC_URL", &proxy.url)]).await;
     let authorization = world.authorization(0, 10_000);
     let payment = world.buyer(0).request(&authorization).unwrap();
     // The claim is written by hand, as it would stand if the stranger's block had been applied

@@ -10,6 +10,8 @@ mod database;
 mod expiry;
 mod front_run;
 mod latency;
+mod lying_node;
+mod odd_token;
 mod reorg;
 mod restart;
 mod sending;

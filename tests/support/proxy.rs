@@ -16,6 +16,10 @@ pub enum Fault {
     DropBefore,
     /// Forwards, and answers 502.
     DropAfterForward,
+    /// Answers this result, and forwards nothing.
+    Answer(&'static str),
+    /// Refuses searches for logs over more than ten blocks, as free plans of providers do.
+    ShortRange,
     /// Answers nothing for longer than any caller waits.
     BlackHole,
     /// Answers 200 and a page for people.
@@ -111,13 +115,21 @@ async fn forward(body: web::Bytes, target: web::Data<Target>) -> HttpResponse {
         fault = fault.or_else(|| faults.get(method).or_else(|| faults.get(EVERY_METHOD)).copied());
     }
     match fault {
+        Some(Fault::Answer(result)) => {
+            let result: Value = serde_json::from_str(result).unwrap();
+            return reply(&calls[0], "result", result);
+        }
+        Some(Fault::ShortRange) if is_long_search(&calls[0]) => {
+            let message = "you can make eth_getLogs requests with up to a 10 block range";
+            return reply(&calls[0], "error", json!({ "code": -32600, "message": message }));
+        }
         Some(Fault::DropBefore) => return HttpResponse::BadGateway().finish(),
         Some(Fault::BlackHole) => tokio::time::sleep(Duration::from_secs(3_600)).await,
         Some(Fault::WebPage) => {
             return HttpResponse::Ok().content_type("text/html").body("<h1>Be right back</h1>");
         }
         Some(Fault::RateLimited) => return HttpResponse::Ok().json(too_many(&request)),
-        Some(Fault::DropAfterForward) | None => (),
+        Some(Fault::DropAfterForward | Fault::ShortRange) | None => (),
     }
     let url = target.rules.target.lock().unwrap().clone();
     let sent =
@@ -139,4 +151,16 @@ fn too_many(request: &Value) -> Value {
         Value::Array(calls) => calls.iter().map(refusal).collect(),
         call => refusal(call),
     }
+}
+
+fn reply(call: &Value, key: &str, value: Value) -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "jsonrpc": "2.0", "id": call["id"], key: value }))
+}
+
+fn is_long_search(call: &Value) -> bool {
+    let number = |key: &str| {
+        let text = call["params"][0][key].as_str()?;
+        u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()
+    };
+    number("fromBlock").zip(number("toBlock")).is_some_and(|(from, to)| to - from >= 10)
 }
