@@ -30,6 +30,8 @@ use super::{
 
 /// How often a new block is looked for while nothing is unmined.
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// How many blocks the follower may be behind and still count as well: their callers still wait.
+const N_BEHIND_MAX: u64 = 8;
 /// How long the follower rests after trouble.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the safe and finalized heights are asked for while something waits for them.
@@ -114,10 +116,17 @@ impl Engine {
             self.chain.block_at(next_number).await?
         };
         match next {
-            Some(next) if next.parent_hash == tip.hash => self.apply(&next).await,
-            Some(_) => self.unwind(tip, latest_number).await,
-            None => Err(self.contradiction(format!("it has no block {next_number}"))),
+            Some(next) if next.parent_hash == tip.hash => self.apply(&next).await?,
+            Some(_) => return self.unwind(tip, latest_number).await,
+            None => return Err(self.contradiction(format!("it has no block {next_number}"))),
         }
+        let n_behind = latest_number.saturating_sub(next_number);
+        if n_behind <= N_BEHIND_MAX {
+            self.health.follower_succeeded();
+        } else {
+            self.health.follower_failed(format!("{n_behind} blocks are yet to be read"));
+        }
+        Ok(Step::Moved)
     }
 
     async fn start_at(&self, block: &Block) -> Result<Step, EngineError> {
@@ -146,7 +155,7 @@ impl Engine {
     }
 
     /// Reads what `block` holds, decides, and writes it all in one database transaction.
-    async fn apply(&self, block: &Block) -> Result<Step, EngineError> {
+    async fn apply(&self, block: &Block) -> Result<(), EngineError> {
         let facts = self.gather(block).await?;
         let mut decisions = decide(&facts);
         let mut requeued = Vec::new();
@@ -174,17 +183,16 @@ impl Engine {
         let mut db = self.pool.begin().await.during("apply a block")?;
         if !store::advance(&mut db, self.chain.chain_id(), block).await? {
             // Another process was faster. Its transaction wrote the same.
-            return Ok(Step::Moved);
+            return Ok(());
         }
         self.write(&mut db, block, &facts, &decisions, &requeued).await?;
         self.look_for_work(&mut db, block.timestamp).await?;
         db.commit().await.during("apply a block")?;
 
         self.applied_height.store(block.number, Ordering::Relaxed);
-        self.health.follower_succeeded();
         self.work.notify_one();
         report(block, &decisions);
-        Ok(Step::Moved)
+        Ok(())
     }
 
     async fn gather(&self, block: &Block) -> Result<BlockFacts, EngineError> {
@@ -277,13 +285,11 @@ impl Engine {
             }
         }
         for (settlement_id, evidence, by_us) in &decisions.paid {
-            if !store::is_canonical(conn, chain_id, evidence).await? {
-                return Err(self.contradiction(format!(
-                    "evidence in block {}, which was never applied",
-                    evidence.block_hash
-                )));
+            if store::is_canonical(conn, chain_id, evidence).await? {
+                ledger::include(conn, chain_id, *settlement_id, evidence, *by_us).await?;
+            } else {
+                ledger::requeue(conn, *settlement_id, "paid in a block that was not read").await?;
             }
-            ledger::include(conn, chain_id, *settlement_id, evidence, *by_us).await?;
         }
         for (settlement_id, refusal) in &decisions.refused {
             let expected = [SettlementStatus::Claimed, SettlementStatus::Submitted];
