@@ -15,7 +15,7 @@ pub use source::load;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file or variable is missing, unreadable, unknown or of the wrong type.
-    #[error("{0}")]
+    #[error(transparent)]
     Read(#[from] config::ConfigError),
     /// A `…_FILE` variable names a file that cannot be read.
     #[error("{variable} names {}, which cannot be read: {source}", path.display())]
