@@ -11,6 +11,4 @@ mod token;
 pub use client::{Chain, ChainOptions, FeeFacts};
 pub use error::ChainError;
 pub use reply::{Block, Log, Receipt};
-pub use token::{
-    Fate, TRANSFER_GAS_LIMIT, TokenEvent, authorization_topics, fate, transfer_calldata,
-};
+pub use token::{Fate, TRANSFER_GAS_LIMIT, TokenEvent, fate, transfer_calldata};

@@ -52,7 +52,7 @@ pub fn transfer_calldata(authorization: &Authorization, signature: &EcdsaSignatu
 }
 
 /// The first topics of the events that use up an authorization.
-pub const fn authorization_topics() -> [B256; 2] {
+pub(super) const fn authorization_topics() -> [B256; 2] {
     [Token::AuthorizationUsed::SIGNATURE_HASH, Token::AuthorizationCanceled::SIGNATURE_HASH]
 }
 
@@ -67,8 +67,6 @@ pub struct TokenEvent {
     pub nonce: AuthorizationNonce,
     /// The transaction that used it up.
     pub transaction_hash: B256,
-    /// The index of the log in its block.
-    pub log_index: u64,
 }
 
 impl TokenEvent {
@@ -80,7 +78,6 @@ impl TokenEvent {
             payer: Address::from_word(*payer),
             nonce: AuthorizationNonce::from_bytes(*nonce),
             transaction_hash: log.transaction_hash,
-            log_index: log.log_index,
         })
     }
 }

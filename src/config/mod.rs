@@ -2,7 +2,7 @@
 
 mod source;
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 use serde::Deserialize;
@@ -235,15 +235,6 @@ impl ChainSettings {
     /// How long one call may take.
     pub const fn rpc_timeout(&self) -> Duration {
         Duration::from_millis(self.rpc_timeout_ms)
-    }
-}
-
-impl fmt::Display for LogFormatSetting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Json => "json",
-            Self::Text => "text",
-        })
     }
 }
 

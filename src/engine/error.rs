@@ -15,14 +15,6 @@ pub enum EngineError {
     /// The database could not be read or written.
     #[error(transparent)]
     Db(#[from] DbError),
-    /// The chain's answers do not fit together; asking again may help.
-    #[error("{chain_id} contradicts itself: {what}")]
-    Contradiction {
-        /// Which chain.
-        chain_id: ChainId,
-        /// What does not fit.
-        what: String,
-    },
     /// A reorganization reaches below the blocks that are kept. A person must look.
     #[error("a reorganization of {chain_id} reaches below block {number}, the oldest that is kept")]
     ReorgTooDeep {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    chain::{Block, TokenEvent},
+    chain::{Block, ChainError, Receipt, TokenEvent},
     db::During,
     domain::{SettlementId, SettlementStatus, UnixTime},
     ledger::{self, GasShare},
@@ -104,11 +104,13 @@ impl Engine {
             }
             return self.unwind(tip, latest.number).await;
         }
-        let unfinished = store::unfinished(&mut conn, chain_id, latest.timestamp).await?;
-        drop(conn);
-        if unfinished.is_nothing() && latest.parent_hash != tip.hash {
+        if latest.parent_hash != tip.hash
+            && store::unfinished(&mut conn, chain_id, latest.timestamp).await?.is_nothing()
+        {
+            drop(conn);
             return self.jump(tip, &latest).await;
         }
+        drop(conn);
         let (next_number, latest_number) = (tip.number.saturating_add(1), latest.number);
         let next = if latest_number == next_number {
             Some(latest)
@@ -118,7 +120,10 @@ impl Engine {
         match next {
             Some(next) if next.parent_hash == tip.hash => self.apply(&next).await?,
             Some(_) => return self.unwind(tip, latest_number).await,
-            None => return Err(self.contradiction(format!("it has no block {next_number}"))),
+            None => {
+                let what = format!("it has no block {next_number}");
+                return Err(self.chain.contradiction(what).into());
+            }
         }
         let n_behind = latest_number.saturating_sub(next_number);
         if n_behind <= N_BEHIND_MAX {
@@ -242,16 +247,12 @@ impl Engine {
     }
 
     /// The receipt of a transaction that `block` names; any other receipt is a contradiction.
-    async fn receipt_in(
-        &self,
-        block: &Block,
-        hash: B256,
-    ) -> Result<(B256, crate::chain::Receipt), EngineError> {
+    async fn receipt_in(&self, block: &Block, hash: B256) -> Result<(B256, Receipt), ChainError> {
         match self.chain.receipt(hash).await? {
             Some(receipt) if receipt.block_hash == block.hash => Ok((hash, receipt)),
             other => {
                 let found = other.map(|receipt| receipt.block_hash);
-                Err(self.contradiction(format!(
+                Err(self.chain.contradiction(format!(
                     "block {} holds transaction {hash}, whose receipt is of {found:?}",
                     block.hash
                 )))
@@ -350,14 +351,14 @@ impl Engine {
             }
             // A node that does not know the block lags; that is not a block that was replaced.
             let theirs = self.chain.block_at(number).await?;
-            let theirs =
-                theirs.ok_or_else(|| self.contradiction(format!("it has no block {number}")))?;
+            let theirs = theirs
+                .ok_or_else(|| self.chain.contradiction(format!("it has no block {number}")))?;
             if ours.is_none_or(|hash| hash == theirs.hash) {
                 return Ok(theirs);
             }
-            number = number
-                .checked_sub(1)
-                .ok_or_else(|| self.contradiction("its first block was replaced".to_owned()))?;
+            number = number.checked_sub(1).ok_or_else(|| {
+                self.chain.contradiction("its first block was replaced".to_owned())
+            })?;
         }
     }
 
@@ -404,10 +405,6 @@ impl Engine {
     ) -> Result<bool, EngineError> {
         let ours = store::applied_block(conn, self.chain.chain_id(), block.number).await?;
         Ok(block.number <= tip.number && ours.is_none_or(|hash| hash == block.hash))
-    }
-
-    const fn contradiction(&self, what: String) -> EngineError {
-        EngineError::Contradiction { chain_id: self.chain.chain_id(), what }
     }
 }
 

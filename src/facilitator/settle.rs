@@ -129,14 +129,11 @@ impl Facilitator {
         request: &PaymentRequest,
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<Settlement>, FacilitatorError> {
-        let (requirements, authorization) = (&request.requirements, &request.payment.authorization);
         let mut conn = self.pool.acquire().await.during("look for an earlier claim")?;
         let earlier = ledger::find_by_authorization(
             &mut conn,
-            requirements.chain_id,
-            requirements.asset,
-            authorization.payer,
-            authorization.nonce,
+            &request.requirements,
+            &request.payment.authorization,
         )
         .await?;
         if let Some(key) = key {

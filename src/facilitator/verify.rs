@@ -52,16 +52,10 @@ impl Facilitator {
     }
 
     async fn claimed_already(&self, terms: &Terms) -> Result<Option<Refusal>, FacilitatorError> {
-        let (requirements, authorization) = (terms.requirements(), terms.authorization());
         let mut conn = self.pool.acquire().await.during("look for an earlier claim")?;
-        let claimed = ledger::find_by_authorization(
-            &mut conn,
-            requirements.chain_id,
-            requirements.asset,
-            authorization.payer,
-            authorization.nonce,
-        )
-        .await?;
+        let claimed =
+            ledger::find_by_authorization(&mut conn, terms.requirements(), terms.authorization())
+                .await?;
         Ok(claimed.map(|settlement| {
             let message = match settlement.status {
                 SettlementStatus::Failed => "the authorization was presented before, and failed",

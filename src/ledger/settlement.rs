@@ -7,9 +7,9 @@ use uuid::Uuid;
 use crate::{
     db::{self, DbError, During},
     domain::{
-        Accepted, Authorization, AuthorizationNonce, ChainId, IdempotencyKey, InvalidReason,
-        MerchantId, Payment, PaymentRequest, Refusal, Requirements, Scheme, SettlementId,
-        SettlementStatus, TokenDomain, X402Version,
+        Accepted, Authorization, ChainId, IdempotencyKey, InvalidReason, MerchantId, Payment,
+        PaymentRequest, Refusal, Requirements, Scheme, SettlementId, SettlementStatus, TokenDomain,
+        X402Version,
     },
     verify::EcdsaSignature,
 };
@@ -114,23 +114,22 @@ pub async fn settlements(
     rows.into_iter().map(Settlement::try_from).collect()
 }
 
-/// The settlement of that authorization, if it was ever claimed.
+/// The settlement of that authorization, for the chain and asset of the requirements, if it was ever
+/// claimed.
 pub async fn find_by_authorization(
     conn: &mut PgConnection,
-    chain_id: ChainId,
-    asset: Address,
-    payer: Address,
-    nonce: AuthorizationNonce,
+    requirements: &Requirements,
+    authorization: &Authorization,
 ) -> Result<Option<Settlement>, DbError> {
     let found = sqlx::query_scalar!(
         "
         select settlement_id from settlement
         where chain_id = $1 and asset = $2 and payer = $3 and authorization_nonce = $4
         ",
-        chain_id.to_string(),
-        asset.as_slice(),
-        payer.as_slice(),
-        nonce.as_bytes().as_slice(),
+        requirements.chain_id.to_string(),
+        requirements.asset.as_slice(),
+        authorization.payer.as_slice(),
+        authorization.nonce.as_bytes().as_slice(),
     )
     .fetch_optional(&mut *conn)
     .await
