@@ -130,20 +130,24 @@ impl Facilitator {
         key: Option<&IdempotencyKey>,
     ) -> Result<Option<Settlement>, FacilitatorError> {
         let mut conn = self.pool.acquire().await.during("look for an earlier claim")?;
+        // The key is read first: an equal request may claim between the two looks, and a claim seen
+        // by its key is then seen by its authorization too.
+        let keyed = match key {
+            Some(key) => {
+                ledger::find_by_idempotency_key(&mut conn, caller.merchant_id, key).await?
+            }
+            None => None,
+        };
         let earlier = ledger::find_by_authorization(
             &mut conn,
             &request.requirements,
             &request.payment.authorization,
         )
         .await?;
-        if let Some(key) = key {
-            let keyed = ledger::find_by_idempotency_key(&mut conn, caller.merchant_id, key).await?;
-            let is_another = keyed.is_some_and(|id| {
-                earlier.as_ref().is_none_or(|earlier| earlier.settlement_id != id)
-            });
-            if is_another {
-                return Err(FacilitatorError::IdempotencyKeyReused);
-            }
+        let is_another = keyed
+            .is_some_and(|id| earlier.as_ref().is_none_or(|earlier| earlier.settlement_id != id));
+        if is_another {
+            return Err(FacilitatorError::IdempotencyKeyReused);
         }
         Ok(earlier)
     }
