@@ -2,9 +2,16 @@
 
 const PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3";
 const MULTICALL3 = "0xcA11bde05977b3631167028862bE2a173976CA11";
+const CREATE2_DEPLOYER = "0x4e59b44847b379578588920cA78FbF26c0B4956C";
 const EXACT_PROXY = "0x402085c248EeA27D92E8b30b2C58ed07f9E20001";
 const UPTO_PROXY = "0x4020A4f3b7b90ccA423B9fabCc0CE57C6C240002";
-const EVERYWHERE = { permit2: PERMIT2, multicall3: MULTICALL3, exactProxy: EXACT_PROXY, uptoProxy: UPTO_PROXY };
+const EVERYWHERE = {
+  permit2: PERMIT2,
+  multicall3: MULTICALL3,
+  create2Deployer: CREATE2_DEPLOYER,
+  exactProxy: EXACT_PROXY,
+  uptoProxy: UPTO_PROXY,
+};
 
 // The domain separators follow from name, version, chain id and address; payers sign over them.
 const CHAINS = [

@@ -7,11 +7,17 @@ import { pathToFileURL } from "node:url";
 
 const { resolve } = createRequire(import.meta.url);
 
-/** Address and runtime code of Multicall3, Permit2 and the two x402 proxies. */
+// Arachnid's deterministic deployment proxy: the first word of what it is sent is the salt, the rest creation code.
+// Anvil has it by itself; a chain that is forked may not.
+const CREATE2_DEPLOYER =
+  "0x7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f58015156039578182fd5b8082525050506014600cf3";
+
+/** Address and runtime code of Multicall3, Permit2, the CREATE2 deployer and the two x402 proxies. */
 export async function canonicalCode(chain) {
   return [
     { address: chain.multicall3, code: await multicall3() },
     { address: chain.permit2, code: permit2() },
+    { address: chain.create2Deployer, code: CREATE2_DEPLOYER },
     { address: chain.exactProxy, code: ours("X402ExactPermit2Proxy") },
     { address: chain.uptoProxy, code: ours("X402UptoPermit2Proxy") },
   ];

@@ -25,8 +25,8 @@ export function requirements({ version, chain, token, payTo, amount }) {
   return { ...both, ...about, network: chain.v1Network, maxAmountRequired: amount };
 }
 
-/** An authorization with a fresh nonce, valid from always until `maxTimeoutSeconds` after `now`, and its signature. */
-export async function authorize({ chain, token, payerKey, payTo, amount, now }) {
+/** An authorization, valid from always until `MAX_TIMEOUT_SECONDS` after `now`, and its signature. */
+export async function authorize({ chain, token, payerKey, payTo, amount, now, nonce = freshNonce() }) {
   const payer = privateKeyToAccount(payerKey);
   const authorization = {
     from: payer.address,
@@ -34,7 +34,7 @@ export async function authorize({ chain, token, payerKey, payTo, amount, now }) 
     value: amount,
     validAfter: "0",
     validBefore: String(now + MAX_TIMEOUT_SECONDS),
-    nonce: `0x${randomBytes(32).toString("hex")}`,
+    nonce,
   };
   const { name, version, address } = token;
   const signature = await payer.signTypedData({
@@ -44,6 +44,10 @@ export async function authorize({ chain, token, payerKey, payTo, amount, now }) 
     message: authorization,
   });
   return { signature, authorization };
+}
+
+function freshNonce() {
+  return `0x${randomBytes(32).toString("hex")}`;
 }
 
 /** The body of POST /verify and POST /settle. */
