@@ -4,7 +4,7 @@ mod source;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use crate::domain::ChainId;
@@ -144,6 +144,11 @@ pub enum LogFormatSetting {
     Text,
 }
 
+/// How many endpoints a chain may have: each is handed every transaction.
+const N_ENDPOINTS_MAX: usize = 8;
+/// How old an endpoint's newest block may be if nothing else is set: thirty blocks of Base.
+const HEAD_AGE_MAX_SECONDS: u64 = 60;
+
 /// One chain and the wallet that pays gas on it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,11 +156,16 @@ pub struct ChainSettings {
     /// CAIP-2, such as `eip155:8453`.
     #[serde(deserialize_with = "source::chain_id")]
     pub id: ChainId,
-    /// The JSON-RPC endpoint. A secret, because providers put keys into it.
+    /// The JSON-RPC endpoints, the preferred first, separated by commas. A secret, because providers
+    /// put keys into it.
     pub rpc_url: SecretString,
     /// How long one call may take, in milliseconds.
     #[serde(default = "ChainSettings::rpc_timeout_ms")]
     pub rpc_timeout_ms: u64,
+    /// How old an endpoint's newest block may be, in seconds. Without it, a minute, and any age where
+    /// `test` is set.
+    #[serde(default)]
+    pub head_age_max_seconds: Option<u64>,
     /// How often a new block is looked for while something is unmined, in milliseconds.
     #[serde(default = "ChainSettings::poll_interval_ms")]
     pub poll_interval_ms: u64,
@@ -220,6 +230,9 @@ impl Settings {
         for (name, chain) in &self.chains {
             let key = |field: &str| format!("chains.{name}.{field}");
             within(&key("rpc_timeout_ms"), chain.rpc_timeout_ms, 100, 60_000)?;
+            chain.check_rpc_url(&key("rpc_url"))?;
+            let head_age_max_seconds = chain.head_age_max_seconds.unwrap_or(HEAD_AGE_MAX_SECONDS);
+            within(&key("head_age_max_seconds"), head_age_max_seconds, 5, 86_400)?;
             within(&key("poll_interval_ms"), chain.poll_interval_ms, 10, 10_000)?;
             let n_in_flight_max = u64::try_from(chain.n_in_flight_max).unwrap_or(u64::MAX);
             within(&key("n_in_flight_max"), n_in_flight_max, 1, 64)?;
@@ -235,6 +248,37 @@ impl ChainSettings {
     /// How long one call may take.
     pub const fn rpc_timeout(&self) -> Duration {
         Duration::from_millis(self.rpc_timeout_ms)
+    }
+
+    /// The JSON-RPC endpoints, the preferred first.
+    pub fn rpc_urls(&self) -> Vec<SecretString> {
+        let urls = self.rpc_url.expose_secret().split(',');
+        urls.map(|url| SecretString::from(url.trim())).collect()
+    }
+
+    /// How old an endpoint's newest block may be, if that is limited.
+    pub fn head_age_max(&self) -> Option<Duration> {
+        let default = (!self.test).then_some(HEAD_AGE_MAX_SECONDS);
+        self.head_age_max_seconds.or(default).map(Duration::from_secs)
+    }
+
+    /// Names endpoints by their position, and repeats none.
+    fn check_rpc_url(&self, key: &str) -> Result<(), ConfigError> {
+        let urls = self.rpc_urls();
+        let n = urls.len();
+        if n > N_ENDPOINTS_MAX {
+            return invalid(key, format!("names {n} endpoints; {N_ENDPOINTS_MAX} are the most"));
+        }
+        for (position, url) in (1_usize..).zip(&urls) {
+            if url.expose_secret().is_empty() {
+                return invalid(key, format!("endpoint {position} of {n} is empty"));
+            }
+            let mut before = urls.iter().take(position - 1);
+            if before.any(|other| other.expose_secret() == url.expose_secret()) {
+                return invalid(key, format!("endpoint {position} of {n} is named before"));
+            }
+        }
+        Ok(())
     }
 }
 

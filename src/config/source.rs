@@ -140,6 +140,7 @@ mod tests {
             (&[("QUITTANCE__CHAINS__BASE__ID", "solana:x")], "not an EVM chain"),
             (&[("QUITTANCE__SETTLE__WAIT_MS", "28001")], "settle.wait_ms"),
             (&[("QUITTANCE__CHAINS__BASE__N_IN_FLIGHT_MAX", "0")], "chains.base.n_in_flight_max"),
+            (&[("QUITTANCE__CHAINS__BASE__HEAD_AGE_MAX_SECONDS", "4")], "head_age_max_seconds"),
             (&[("QUITTANCE__DATABASE__URL_FILE", "/nowhere/at/all")], "URL_FILE"),
         ] {
             let error = load(Some(&path), variables(pairs)).unwrap_err().to_string();
@@ -147,5 +148,46 @@ mod tests {
         }
         let error = load(None, []).unwrap_err().to_string();
         assert!(error.contains("database"), "{error}");
+    }
+
+    fn with_rpc_url(value: &str) -> Result<Vec<String>, String> {
+        let path = file(FILE);
+        let settings = load(Some(&path), variables(&[("QUITTANCE__CHAINS__BASE__RPC_URL", value)]));
+        let chain = settings.map_err(|error| error.to_string())?.chains.remove("base").unwrap();
+        Ok(chain.rpc_urls().iter().map(|url| url.expose_secret().to_owned()).collect())
+    }
+
+    #[test]
+    fn endpoints_are_separated_by_commas_and_never_repeated_in_errors() {
+        assert_eq!(with_rpc_url("http://a").unwrap(), ["http://a"]);
+        assert_eq!(
+            with_rpc_url(" http://a , http://b,http://c ").unwrap().concat(),
+            "http://ahttp://bhttp://c"
+        );
+        let many = |n: usize| (0..n).map(|n| format!("http://{n}")).collect::<Vec<_>>().join(",");
+        assert_eq!(with_rpc_url(&many(8)).unwrap().len(), 8);
+        for (value, told) in [
+            (many(9), "names 9 endpoints; 8 are the most"),
+            ("http://a,".to_owned(), "endpoint 2 of 2 is empty"),
+            (" ".to_owned(), "endpoint 1 of 1 is empty"),
+            ("http://a, http://b, http://a".to_owned(), "endpoint 3 of 3 is named before"),
+        ] {
+            let error = with_rpc_url(&value).unwrap_err();
+            assert_eq!(error, format!("chains.base.rpc_url: {told}"));
+        }
+    }
+
+    #[test]
+    fn blocks_may_be_of_any_age_only_where_money_is_play_money() {
+        let path = file(FILE);
+        let test = ("QUITTANCE__CHAINS__BASE__TEST", "true");
+        let set = ("QUITTANCE__CHAINS__BASE__HEAD_AGE_MAX_SECONDS", "5");
+        for (pairs, expected) in
+            [(&[][..], Some(60)), (&[test], None), (&[set], Some(5)), (&[test, set], Some(5))]
+        {
+            let settings = load(Some(&path), variables(pairs)).unwrap();
+            let max = settings.chains["base"].head_age_max();
+            assert_eq!(max.map(|max| max.as_secs()), expected, "{pairs:?}");
+        }
     }
 }

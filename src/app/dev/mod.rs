@@ -189,6 +189,7 @@ fn settings(
         id: chain.chain_id,
         rpc_url: SecretString::from(chain.rpc_url.clone()),
         rpc_timeout_ms: ChainSettings::rpc_timeout_ms(),
+        head_age_max_seconds: None,
         poll_interval_ms: ChainSettings::poll_interval_ms(),
         wallet_private_key: SecretString::from(chain.wallet.private_key.clone()),
         n_in_flight_max: ChainSettings::n_in_flight_max(),
