@@ -19,6 +19,8 @@ pub struct Block {
     pub parent_hash: B256,
     /// The time contracts see in it.
     pub timestamp: UnixTime,
+    /// What each gas costs in it before any priority fee, in wei; `None` before EIP-1559.
+    pub base_fee_wei: Option<u128>,
     /// Transactions in order.
     pub transaction_hashes: Vec<B256>,
 }
@@ -36,6 +38,10 @@ pub struct Receipt {
     pub succeeded: bool,
     /// Everything it cost, in wei: gas and, where the chain charges one, the L1 data fee.
     pub fee_wei: U256,
+    /// How much gas it used.
+    pub gas_used: u64,
+    /// The part of `fee_wei` that is the L1 data fee, in wei; zero where the chain charges none.
+    pub l1_fee_wei: U256,
     /// What it emitted, in order.
     pub logs: Vec<Log>,
 }
@@ -66,6 +72,8 @@ pub(super) struct BlockReply {
     hash: B256,
     parent_hash: B256,
     timestamp: U64,
+    #[serde(default)]
+    base_fee_per_gas: Option<U128>,
     transactions: Vec<B256>,
 }
 
@@ -110,6 +118,7 @@ impl From<BlockReply> for Block {
             hash: reply.hash,
             parent_hash: reply.parent_hash,
             timestamp: UnixTime::from_seconds(reply.timestamp.to()),
+            base_fee_wei: reply.base_fee_per_gas.map(|fee| fee.to()),
             transaction_hashes: reply.transactions,
         }
     }
@@ -119,12 +128,15 @@ impl From<ReceiptReply> for Receipt {
     fn from(reply: ReceiptReply) -> Self {
         let gas_fee =
             U256::from(reply.gas_used).saturating_mul(U256::from(reply.effective_gas_price));
+        let l1_fee_wei = reply.l1_fee.unwrap_or_default();
         Self {
             transaction_hash: reply.transaction_hash,
             block_hash: reply.block_hash,
             block_number: reply.block_number.to(),
             succeeded: reply.status == U64::from(1),
-            fee_wei: gas_fee.saturating_add(reply.l1_fee.unwrap_or_default()),
+            fee_wei: gas_fee.saturating_add(l1_fee_wei),
+            gas_used: reply.gas_used.to(),
+            l1_fee_wei,
             logs: reply.logs.into_iter().map(Log::from).collect(),
         }
     }

@@ -225,6 +225,8 @@ mod tests {
                     block_number: 1,
                     succeeded,
                     fee_wei: U256::ZERO,
+                    gas_used: 0,
+                    l1_fee_wei: U256::ZERO,
                     logs: numbered.collect(),
                 };
                 let found = match fate(&receipt, ASSET, &AUTHORIZATION) {
