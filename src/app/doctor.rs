@@ -5,6 +5,7 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::{
+    chain::{Block, LAG_BLOCKS_MAX},
     config::{ChainSettings, Settings},
     db,
     engine::Wallet,
@@ -27,7 +28,7 @@ pub async fn examine(settings: &Settings) -> Vec<Finding> {
     let mut findings = vec![finding("database", database(settings).await)];
     for (name, chain) in &settings.chains {
         let subject = format!("chains.{name}");
-        findings.push(finding(&subject, endpoint(chain).await));
+        findings.extend(endpoints(&subject, chain).await);
         findings.push(finding(&format!("{subject}.wallet"), wallet(chain).await));
     }
     findings
@@ -49,12 +50,35 @@ async fn database(settings: &Settings) -> anyhow::Result<String> {
     anyhow::bail!("answers, but lacks migrations; run `quittance migrate`")
 }
 
-async fn endpoint(settings: &ChainSettings) -> anyhow::Result<String> {
-    let chain = super::chain(settings)?;
-    chain.check().await?;
-    let block = chain.latest_block().await?;
+/// One finding for each endpoint; a chain that has only one is called by its own name.
+async fn endpoints(subject: &str, settings: &ChainSettings) -> Vec<Finding> {
+    let chain = match super::chain(settings) {
+        Ok(chain) => chain,
+        Err(error) => return vec![finding(subject, Err(error))],
+    };
+    let newest = chain.examine_endpoints().await;
+    let best = newest.iter().flatten().map(|block| block.number).max().unwrap_or(0);
+    let is_only_one = newest.len() == 1;
+    let findings = (1_usize..).zip(newest).map(|(position, newest)| {
+        let seen =
+            newest.map_err(anyhow::Error::from).and_then(|block| head(settings, &block, best));
+        let endpoint = format!("{subject}.endpoint.{position}");
+        finding(if is_only_one { subject } else { &endpoint }, seen)
+    });
+    findings.collect()
+}
+
+fn head(settings: &ChainSettings, block: &Block, best: u64) -> anyhow::Result<String> {
     let age = super::clock::now().seconds().saturating_sub(block.timestamp.seconds());
-    Ok(format!("{} at block {}, {age} seconds old", settings.id, block.number))
+    let seen = format!("{} at block {}, {age} seconds old", settings.id, block.number);
+    let n_behind = best.saturating_sub(block.number);
+    if n_behind > LAG_BLOCKS_MAX {
+        anyhow::bail!("{seen}; {n_behind} blocks behind another endpoint");
+    }
+    if let Some(max) = settings.head_age_max().filter(|max| age > max.as_secs()) {
+        anyhow::bail!("{seen}; it may be {} seconds old at most", max.as_secs());
+    }
+    Ok(seen)
 }
 
 async fn wallet(settings: &ChainSettings) -> anyhow::Result<String> {

@@ -210,8 +210,10 @@ fn engine(pool: &PgPool, settings: &ChainSettings) -> anyhow::Result<Engine> {
 fn chain(settings: &ChainSettings) -> anyhow::Result<Chain> {
     let options = ChainOptions {
         chain_id: settings.id,
-        rpc_url: settings.rpc_url.clone(),
+        rpc_urls: settings.rpc_urls(),
         timeout: settings.rpc_timeout(),
+        head_age_max: settings.head_age_max(),
+        clock: clock::now,
     };
     Ok(Chain::new(&options)?)
 }

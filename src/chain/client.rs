@@ -1,47 +1,51 @@
-//! One endpoint of one chain.
+//! What is read from one chain, whichever of its endpoints answers.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use alloy::{
     eips::BlockNumberOrTag,
     primitives::{Address, B256, Bytes, TxKind, U64, U128, U256},
     rpc::{
-        client::RpcClient,
+        client::Waiter,
         json_rpc::{RpcRecv, RpcSend},
         types::{Filter, TransactionRequest},
     },
     sol_types::SolCall,
-    transports::http::Http,
 };
-use secrecy::{ExposeSecret, SecretString};
+use futures_util::future::{join_all, try_join_all};
+use secrecy::SecretString;
 
-use crate::domain::{Authorization, ChainId};
+use crate::domain::{Authorization, ChainId, UnixTime};
 
 use super::{
     Block, ChainError, Log, Receipt,
+    endpoints::{Endpoint, Endpoints, Failure},
     error::ChainErrorKind,
     reply::{BlockReply, FeeHistoryReply, LogReply, ReceiptReply},
     token::{Token, authorization_topics},
 };
-
-/// How long a TCP and TLS connection to an endpoint may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How many blocks one search for logs spans at first. Many endpoints allow ten thousand; this many
 /// answer in a time that fits into a block's.
 const SEARCH_SPAN_BLOCKS: u64 = 1_000;
 /// How many calls a search may take.
 const N_SEARCHES_MAX: usize = 400;
+/// How many calls go into one JSON-RPC batch; providers take a hundred and more.
+const N_CALLS_PER_BATCH_MAX: usize = 50;
 
 /// How to reach a chain.
 #[derive(Debug, Clone)]
 pub struct ChainOptions {
-    /// Which chain the endpoint must be of.
+    /// Which chain the endpoints must be of.
     pub chain_id: ChainId,
-    /// The JSON-RPC endpoint. A secret, because providers put keys into it.
-    pub rpc_url: SecretString,
+    /// The JSON-RPC endpoints, the preferred first. Secrets, because providers put keys into them.
+    pub rpc_urls: Vec<SecretString>,
     /// How long one call may take, answer included.
     pub timeout: Duration,
+    /// How old an endpoint's newest block may be, if that is limited.
+    pub head_age_max: Option<Duration>,
+    /// Tells the time that the age of a block is measured by.
+    pub clock: fn() -> UnixTime,
 }
 
 /// What the fee market asks at the moment, in wei.
@@ -53,31 +57,19 @@ pub struct FeeFacts {
     pub priority_fee_wei: u128,
 }
 
-/// A connection to one chain. Cheap to clone; every call has a timeout and no call is retried.
+/// A connection to one chain. Cheap to clone; every call has a timeout, and a read that one endpoint
+/// does not answer is tried once with each of the others that are fit.
 #[derive(Debug, Clone)]
 pub struct Chain {
     chain_id: ChainId,
-    pub(super) rpc: RpcClient,
+    pub(super) endpoints: Arc<Endpoints>,
 }
 
 impl Chain {
-    /// Prepares the connection. Nothing is sent yet; see [`Chain::check`].
+    /// Prepares the connections. Nothing is sent yet; see [`Chain::check`].
     pub fn new(options: &ChainOptions) -> Result<Self, ChainError> {
-        let unusable = |reason: String| ChainError {
-            operation: "prepare the endpoint".to_owned(),
-            chain_id: options.chain_id,
-            source: ChainErrorKind::Unusable(reason),
-        };
-        // The URL is not repeated in the error: it may hold a key.
-        let url = reqwest::Url::parse(options.rpc_url.expose_secret())
-            .map_err(|e| unusable(format!("rpc_url is not a URL: {e}")))?;
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(options.timeout)
-            .build()
-            .map_err(|e| unusable(e.without_url().to_string()))?;
-        let rpc = RpcClient::new(Http::with_client(http, url), true);
-        Ok(Self { chain_id: options.chain_id, rpc })
+        let endpoints = Arc::new(Endpoints::new(options)?);
+        Ok(Self { chain_id: options.chain_id, endpoints })
     }
 
     /// Which chain this is.
@@ -85,26 +77,18 @@ impl Chain {
         self.chain_id
     }
 
-    /// Asks the endpoint which chain it is of, and refuses another one.
-    pub async fn check(&self) -> Result<(), ChainError> {
-        let operation = || "read the chain id".to_owned();
-        let answered: U64 = self.call(operation, "eth_chainId", ()).await?;
-        self.expect_chain(answered)
-    }
-
-    /// Refuses an endpoint that answered `eth_chainId` with another chain's id.
-    pub(super) fn expect_chain(&self, answered: U64) -> Result<(), ChainError> {
-        if answered.to::<u64>() == self.chain_id.eip155() {
-            return Ok(());
-        }
-        let operation = "read the chain id".to_owned();
-        Err(self.unusable(operation, format!("the endpoint is of eip155:{answered}")))
-    }
-
     /// The newest block.
     pub async fn latest_block(&self) -> Result<Block, ChainError> {
         let operation = || "read the latest block".to_owned();
-        self.block(operation, BlockNumberOrTag::Latest)
+        let endpoints = &self.endpoints;
+        let newest = self.ask(operation, |endpoint| async move {
+            let block = endpoint.newest_block().await?;
+            if let Some(block) = &block {
+                endpoints.note_head(&endpoint, block);
+            }
+            Ok(block)
+        });
+        newest
             .await?
             .ok_or_else(|| self.unusable(operation(), "the node has no latest block".to_owned()))
     }
@@ -194,6 +178,67 @@ impl Chain {
         Ok(count.to())
     }
 
+    /// The account nonce of `address` at `at`, if every endpoint in use answers, and the same.
+    ///
+    /// `None` where one did not answer or they differ: then nothing is known. With one endpoint in use
+    /// it agrees with itself.
+    ///
+    /// # Errors
+    /// When none answers.
+    pub async fn account_nonce_agreed(
+        &self,
+        address: Address,
+        at: BlockNumberOrTag,
+    ) -> Result<Option<u64>, ChainError> {
+        let endpoints = &self.endpoints;
+        let answers = join_all(endpoints.candidates().into_iter().map(|endpoint| async move {
+            let answer = match endpoints.identify_if_new(&endpoint).await {
+                Ok(()) => {
+                    let counted = endpoint.call("eth_getTransactionCount", (address, at)).await;
+                    endpoints.note_outcome(&endpoint, counted)
+                }
+                Err(source) => Err(source),
+            };
+            answer.map(|count: U64| count.to::<u64>()).map_err(|source| (endpoint.name, source))
+        }));
+        let (mut agreed, mut n_answers, mut is_agreed, mut failure) = (None, 0_usize, true, None);
+        for answer in answers.await {
+            match answer {
+                Ok(count) => {
+                    is_agreed &= *agreed.get_or_insert(count) == count;
+                    n_answers = n_answers.saturating_add(1);
+                }
+                Err(source) => {
+                    failure.get_or_insert(source);
+                }
+            }
+        }
+        match failure {
+            Some(failure) if n_answers == 0 => {
+                Err(self.failed(format!("read the account nonce of {address}"), failure))
+            }
+            Some(_) => Ok(None),
+            None => Ok(agreed.filter(|_| is_agreed)),
+        }
+    }
+
+    /// The code of `address`, empty if it has none.
+    pub async fn code(&self, address: Address) -> Result<Bytes, ChainError> {
+        let operation = || format!("read the code of {address}");
+        self.call(operation, "eth_getCode", (address, "latest")).await
+    }
+
+    /// The code of each of `addresses`, in their order.
+    pub async fn codes(&self, addresses: &[Address]) -> Result<Vec<Bytes>, ChainError> {
+        let operation = || format!("read the code of {} accounts", addresses.len());
+        let mut codes = Vec::with_capacity(addresses.len());
+        for some in addresses.chunks(N_CALLS_PER_BATCH_MAX) {
+            let asked = self.ask(operation, |endpoint| async move { endpoint.codes(some).await });
+            codes.extend(asked.await?);
+        }
+        Ok(codes)
+    }
+
     /// The balance of `address` in the chain's own coin, in wei.
     pub async fn balance_wei(&self, address: Address) -> Result<U256, ChainError> {
         self.call(
@@ -237,21 +282,6 @@ impl Chain {
         Ok(FeeFacts { base_fee_wei: base_fee.to(), priority_fee_wei: priority_fee.to() })
     }
 
-    /// Hands signed bytes to the network.
-    ///
-    /// No answer proves anything: an error may follow a transaction that was taken, and an
-    /// acceptance may be forgotten. Only a block tells.
-    pub async fn send(&self, hash: B256, raw: &[u8]) -> Result<(), ChainError> {
-        let raw = Bytes::copy_from_slice(raw);
-        let answered: B256 = self
-            .call(|| format!("send transaction {hash}"), "eth_sendRawTransaction", (raw,))
-            .await?;
-        if answered != hash {
-            tracing::warn!(transaction.hash = %hash, answered = %answered, "a node answered another hash");
-        }
-        Ok(())
-    }
-
     async fn block(
         &self,
         operation: impl Fn() -> String,
@@ -277,11 +307,20 @@ impl Chain {
         method: &'static str,
         params: Params,
     ) -> Result<Reply, ChainError> {
-        metrics::counter!("quittance_rpc_calls_total", "method" => method).increment(1);
-        self.rpc.request(method, params).await.map_err(|source| {
-            metrics::counter!("quittance_rpc_errors_total", "method" => method).increment(1);
-            self.failed(operation(), ChainErrorKind::of_call(source))
-        })
+        let asked = self.ask(operation, |endpoint| {
+            let params = params.clone();
+            async move { endpoint.call(method, params).await }
+        });
+        asked.await
+    }
+
+    pub(super) async fn ask<T, Asked: Future<Output = Result<T, ChainErrorKind>>>(
+        &self,
+        operation: impl Fn() -> String,
+        question: impl Fn(Arc<Endpoint>) -> Asked,
+    ) -> Result<T, ChainError> {
+        let asked = self.endpoints.ask(question).await;
+        asked.map_err(|failure| self.failed(operation(), failure))
     }
 
     /// The error of answers that do not fit together.
@@ -290,10 +329,32 @@ impl Chain {
     }
 
     pub(super) fn unusable(&self, operation: String, reason: String) -> ChainError {
-        self.failed(operation, ChainErrorKind::Unusable(reason))
+        let source = ChainErrorKind::Unusable(reason);
+        ChainError { operation, chain_id: self.chain_id, endpoint: None, source }
     }
 
-    pub(super) const fn failed(&self, operation: String, source: ChainErrorKind) -> ChainError {
-        ChainError { operation, chain_id: self.chain_id, source }
+    pub(super) fn failed(&self, operation: String, (endpoint, source): Failure) -> ChainError {
+        ChainError { operation, chain_id: self.chain_id, endpoint: Some(endpoint), source }
+    }
+}
+
+impl Endpoint {
+    /// The newest block this endpoint knows.
+    pub(super) async fn newest_block(&self) -> Result<Option<Block>, ChainErrorKind> {
+        let parameters = (BlockNumberOrTag::Latest, false);
+        let reply: Option<BlockReply> = self.call("eth_getBlockByNumber", parameters).await?;
+        Ok(reply.map(Block::from))
+    }
+
+    /// The code of each of `addresses`, in one JSON-RPC batch.
+    async fn codes(&self, addresses: &[Address]) -> Result<Vec<Bytes>, ChainErrorKind> {
+        self.count("quittance_rpc_calls_total", "codes");
+        let mut batch = self.rpc.new_batch();
+        let waiters = addresses.iter().map(|address| {
+            batch.add_call("eth_getCode", &(address, "latest")).map_err(ChainErrorKind::of_call)
+        });
+        let waiters: Vec<Waiter<Bytes>> = waiters.collect::<Result<_, _>>()?;
+        batch.send().await.map_err(ChainErrorKind::of_call)?;
+        try_join_all(waiters).await.map_err(ChainErrorKind::of_call)
     }
 }

@@ -1,7 +1,10 @@
 //! Trouble between us and a chain. Never a verdict on a payment.
 
+use std::fmt;
+
 use alloy::{
     primitives::Bytes,
+    rpc::json_rpc::ErrorPayload,
     transports::{RpcError, TransportErrorKind},
 };
 
@@ -9,15 +12,44 @@ use crate::domain::ChainId;
 
 /// An endpoint did not answer, or answered something that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} on {chain_id}")]
+#[error("{operation} on {chain_id}{}", Among(endpoint.as_ref()))]
 pub struct ChainError {
     /// What was tried, in words.
     pub operation: String,
     /// Where.
     pub chain_id: ChainId,
+    /// Whose trouble it is, where it is one endpoint's.
+    pub endpoint: Option<EndpointName>,
     /// What came back.
     #[source]
     pub source: ChainErrorKind,
+}
+
+/// What an endpoint is called: its place in the settings. Its URL may hold a key, and so may its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointName {
+    /// Which one, from one.
+    pub position: usize,
+    /// Of how many.
+    pub n_endpoints: usize,
+}
+
+impl fmt::Display for EndpointName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "endpoint {} of {}", self.position, self.n_endpoints)
+    }
+}
+
+/// The end of a message: whose trouble it is, unless there is only one.
+struct Among<'a>(Option<&'a EndpointName>);
+
+impl fmt::Display for Among<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(name) if name.n_endpoints > 1 => write!(f, ", {name}"),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl ChainError {
@@ -36,6 +68,9 @@ pub enum ChainErrorKind {
     /// The answer does not have the shape or content it must have.
     #[error("{0}")]
     Unusable(String),
+    /// The endpoint is of another chain.
+    #[error("the endpoint is of eip155:{0}")]
+    OtherChain(u64),
 }
 
 impl ChainErrorKind {
@@ -49,6 +84,42 @@ impl ChainErrorKind {
             Err(cause) => RpcError::Transport(TransportErrorKind::Custom(cause)),
         })
     }
+
+    /// Whether the endpoint is at fault, so that another one may know better. What a node says of the
+    /// call itself, every node would say.
+    pub(super) fn is_trouble(&self) -> bool {
+        match self {
+            Self::Rpc(RpcError::ErrorResp(refusal)) => is_too_many_calls(refusal),
+            Self::Rpc(
+                RpcError::Transport(_) | RpcError::DeserError { .. } | RpcError::NullResp,
+            )
+            | Self::OtherChain(_) => true,
+            Self::Rpc(
+                RpcError::UnsupportedFeature(_)
+                | RpcError::LocalUsageError(_)
+                | RpcError::SerError(_),
+            )
+            | Self::Unusable(_) => false,
+        }
+    }
+}
+
+/// EIP-1474 "limit exceeded". Infura says so of too many calls and of too many logs.
+const LIMIT_EXCEEDED_CODE: i64 = -32_005;
+/// The HTTP status, which Alchemy puts into JSON-RPC too.
+const TOO_MANY_REQUESTS_CODE: i64 = 429;
+/// Words by which providers say that there were too many calls.
+const TOO_MANY_CALLS_WORDS: [&str; 4] =
+    ["rate limit", "too many requests", "request limit", "compute units per second"];
+/// Words of a refusal that is about what was searched for.
+const SEARCH_WORDS: [&str; 3] = ["result", "range", "block"];
+
+fn is_too_many_calls(refusal: &ErrorPayload) -> bool {
+    let message = refusal.message.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
+    refusal.code == TOO_MANY_REQUESTS_CODE
+        || says(&TOO_MANY_CALLS_WORDS)
+        || (refusal.code == LIMIT_EXCEEDED_CODE && !says(&SEARCH_WORDS))
 }
 
 /// JSON-RPC codes by which nodes say that the EVM ran and the call failed.
@@ -91,4 +162,51 @@ fn revert_text(data: Option<&Bytes>, message: &str) -> String {
     let text = decoded.as_deref().unwrap_or(message);
     let text = text.trim_start_matches("revert: ").trim_start_matches("execution reverted: ");
     text.chars().take(MAX_TEXT_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::transports::{RpcError, TransportErrorKind};
+
+    use super::ChainErrorKind;
+
+    fn refusal(code: i64, message: &str) -> ChainErrorKind {
+        let payload = serde_json::json!({ "code": code, "message": message });
+        ChainErrorKind::Rpc(RpcError::ErrorResp(serde_json::from_value(payload).unwrap()))
+    }
+
+    #[test]
+    fn another_endpoint_is_asked_for_trouble_and_not_for_another_answer() {
+        let nothing = "not JSON".parse::<u8>().map(drop).unwrap_err();
+        for (is_trouble, what, kind) in [
+            (true, "a timeout", ChainErrorKind::of_call(TransportErrorKind::custom(nothing))),
+            (
+                true,
+                "502",
+                ChainErrorKind::of_call(TransportErrorKind::http_error(502, String::new())),
+            ),
+            (
+                true,
+                "429",
+                ChainErrorKind::of_call(TransportErrorKind::http_error(429, String::new())),
+            ),
+            (true, "null", ChainErrorKind::Rpc(RpcError::NullResp)),
+            (true, "another chain", ChainErrorKind::OtherChain(1)),
+            (true, "EIP-1474", refusal(-32_005, "limit exceeded")),
+            (
+                true,
+                "Infura",
+                refusal(-32_005, "daily request count exceeded, request rate limited"),
+            ),
+            (true, "Alchemy", refusal(429, "Your app has exceeded its capacity")),
+            (true, "words", refusal(-32_016, "over rate limit")),
+            (false, "too many logs", refusal(-32_005, "query returned more than 10000 results")),
+            (false, "a range", refusal(-32_600, "up to a 10 block range")),
+            (false, "a revert", refusal(3, "execution reverted")),
+            (false, "no such method", refusal(-32_601, "method not found")),
+            (false, "odd content", ChainErrorKind::Unusable("odd".to_owned())),
+        ] {
+            assert_eq!(kind.is_trouble(), is_trouble, "{what}");
+        }
+    }
 }

@@ -18,6 +18,7 @@ use crate::{
 
 use super::{
     Block, Chain, ChainError, TRANSFER_GAS_LIMIT,
+    endpoints::Endpoint,
     error::{ChainErrorKind, execution_failure},
     token::{Token, transfer_calldata},
 };
@@ -35,11 +36,24 @@ impl Chain {
         authorization: &Authorization,
         signature: &EcdsaSignature,
     ) -> Result<ChainSnapshot, ChainError> {
-        let failed = |source: RpcError<TransportErrorKind>| {
-            let operation = format!("read what block {} says of a payment", block.number);
-            self.failed(operation, ChainErrorKind::of_call(source))
-        };
-        metrics::counter!("quittance_rpc_calls_total", "method" => "snapshot").increment(1);
+        let operation = || format!("read what block {} says of a payment", block.number);
+        self.ask(operation, |endpoint| async move {
+            endpoint.snapshot(block, asset, authorization, signature).await
+        })
+        .await
+    }
+}
+
+impl Endpoint {
+    async fn snapshot(
+        &self,
+        block: &Block,
+        asset: Address,
+        authorization: &Authorization,
+        signature: &EcdsaSignature,
+    ) -> Result<ChainSnapshot, ChainErrorKind> {
+        let failed = ChainErrorKind::of_call;
+        self.count("quittance_rpc_calls_total", "snapshot");
         let at = BlockId::hash(block.hash);
         let mut batch = self.rpc.new_batch();
         // An endpoint of another chain would answer everything below, and each answer would read like
@@ -73,23 +87,20 @@ impl Chain {
             payer_has_code: !payer_code.await.map_err(failed)?.is_empty(),
             asset_has_code: !asset_code.await.map_err(failed)?.is_empty(),
             simulation,
-            authorization_used: self.view::<Token::authorizationStateCall>(state.await)?,
-            token_name: self.view::<Token::nameCall>(name.await)?,
-            token_version: self.view::<Token::versionCall>(version.await)?,
-            balance: self.view::<Token::balanceOfCall>(balance.await)?.map(Amount::from_base_units),
+            authorization_used: view::<Token::authorizationStateCall>(state.await)?,
+            token_name: view::<Token::nameCall>(name.await)?,
+            token_version: view::<Token::versionCall>(version.await)?,
+            balance: view::<Token::balanceOfCall>(balance.await)?.map(Amount::from_base_units),
         })
     }
+}
 
-    /// The decoded answer of a view; `None` if the contract does not give one.
-    fn view<Call: SolCall>(&self, answer: CallAnswer) -> Result<Option<Call::Return>, ChainError> {
-        match answer {
-            Ok(bytes) => Ok(Call::abi_decode_returns(&bytes).ok()),
-            Err(error) if execution_failure(&error).is_some() => Ok(None),
-            Err(error) => {
-                let operation = format!("call {} of a token", Call::SIGNATURE);
-                Err(self.failed(operation, ChainErrorKind::of_call(error)))
-            }
-        }
+/// The decoded answer of a view; `None` if the contract does not give one.
+fn view<Call: SolCall>(answer: CallAnswer) -> Result<Option<Call::Return>, ChainErrorKind> {
+    match answer {
+        Ok(bytes) => Ok(Call::abi_decode_returns(&bytes).ok()),
+        Err(error) if execution_failure(&error).is_some() => Ok(None),
+        Err(error) => Err(ChainErrorKind::of_call(error)),
     }
 }
 

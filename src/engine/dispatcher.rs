@@ -262,16 +262,13 @@ impl Engine {
         }
         sent.height_of.insert(transaction.transaction_id, height);
         self.expect_blocks();
-        let answer = match self.chain.send(transaction.hash, &transaction.raw).await {
-            Ok(()) => "accepted".to_owned(),
-            Err(error) => {
-                let answer = causes(&error.source);
-                tracing::warn!(
-                    transaction.hash = %transaction.hash, answer, "a send was not acknowledged"
-                );
-                answer
-            }
-        };
+        let report = self.chain.send(transaction.hash, &transaction.raw).await;
+        let answer = report.telling().to_string();
+        if !report.is_acknowledged() {
+            tracing::warn!(
+                transaction.hash = %transaction.hash, answer, "a send was not acknowledged"
+            );
+        }
         let mut conn = self.pool.acquire().await.during("note a send")?;
         store::note_sent(&mut conn, transaction.hash, &answer).await?;
         Ok(())

@@ -75,5 +75,6 @@ fn describe() {
     metrics::describe_gauge!("quittance_wallet_in_flight", "Transactions that no block holds yet.");
     metrics::describe_counter!("quittance_rpc_calls_total", "Calls to chain endpoints.");
     metrics::describe_counter!("quittance_rpc_errors_total", "Calls that failed.");
+    metrics::describe_gauge!("quittance_rpc_endpoint_fit", "1 while an endpoint is used.");
     metrics::describe_counter!("quittance_reorgs_total", "Reorganizations that were unwound.");
 }

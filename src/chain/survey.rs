@@ -1,0 +1,91 @@
+//! Looks after the endpoints: which chain they are of, and whether they keep up.
+
+use futures_util::future::join_all;
+
+use super::{
+    Block, Chain, ChainError,
+    endpoints::{Endpoint, Failure},
+    error::ChainErrorKind,
+    standing::Fitness,
+};
+
+impl Chain {
+    /// Asks the endpoints in use which chain they are of, and refuses if any is of another or does not
+    /// say: whatever was just read may have come from it.
+    pub async fn check(&self) -> Result<(), ChainError> {
+        let fit = self.endpoints.list.iter();
+        let fit: Vec<_> =
+            fit.filter(|endpoint| self.endpoints.fitness(endpoint) == Fitness::Fit).collect();
+        let is_any_fit = !fit.is_empty();
+        let asked = if is_any_fit { fit } else { self.endpoints.list.iter().collect() };
+        let answers = join_all(asked.into_iter().map(|endpoint| async {
+            let was_identified = self.endpoints.is_identified(endpoint);
+            let identified = self.endpoints.identify(endpoint).await;
+            (was_identified, identified.map_err(|source| (endpoint.name, source)))
+        }));
+        let (mut n_right, mut failure) = (0_usize, None);
+        for (was_identified, answer) in answers.await {
+            match answer {
+                Ok(()) => n_right = n_right.saturating_add(1),
+                Err((name, source)) => {
+                    let is_turned =
+                        was_identified && matches!(source, ChainErrorKind::OtherChain(_));
+                    if is_any_fit || is_turned {
+                        return Err(self.unidentified((name, source)));
+                    }
+                    failure.get_or_insert((name, source));
+                }
+            }
+        }
+        match failure {
+            Some(failure) if n_right == 0 => Err(self.unidentified(failure)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at every endpoint: its chain id once and then rarely, its newest block each time. To be
+    /// called every few seconds: an endpoint that was set aside comes back this way, and one that
+    /// nobody asks is seen to lag before it is needed. Takes one timeout at most.
+    pub async fn survey(&self) {
+        let endpoints = &self.endpoints;
+        let due = endpoints.list.iter().filter(|endpoint| !endpoints.is_aside(endpoint));
+        join_all(due.map(|endpoint| async move {
+            let looked = tokio::time::timeout(endpoints.timeout, self.look_at(endpoint)).await;
+            if looked.is_err() {
+                let silence = ChainErrorKind::Unusable("no answer in time".to_owned());
+                endpoints.note_failure(endpoint, &silence);
+            }
+        }))
+        .await;
+    }
+
+    async fn look_at(&self, endpoint: &Endpoint) {
+        let endpoints = &self.endpoints;
+        if endpoints.wants_identity(endpoint) && endpoints.identify(endpoint).await.is_err() {
+            return;
+        }
+        if endpoints.is_identified(endpoint)
+            && let Ok(Some(block)) = endpoints.note_outcome(endpoint, endpoint.newest_block().await)
+        {
+            endpoints.note_head(endpoint, &block);
+        }
+    }
+
+    /// The newest block of each endpoint, in the order of the settings, or what is wrong with it.
+    pub async fn examine_endpoints(&self) -> Vec<Result<Block, ChainError>> {
+        join_all(self.endpoints.list.iter().map(|endpoint| async {
+            let named = |source| (endpoint.name, source);
+            self.endpoints.identify(endpoint).await.map_err(|e| self.unidentified(named(e)))?;
+            let operation = || "read the latest block".to_owned();
+            let newest = endpoint.newest_block().await;
+            newest.map_err(|source| self.failed(operation(), named(source)))?.ok_or_else(|| {
+                self.unusable(operation(), "the node has no latest block".to_owned())
+            })
+        }))
+        .await
+    }
+
+    fn unidentified(&self, failure: Failure) -> ChainError {
+        self.failed("read the chain id".to_owned(), failure)
+    }
+}
