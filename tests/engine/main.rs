@@ -7,6 +7,7 @@ mod support;
 
 mod books;
 mod database;
+mod endpoints;
 mod expiry;
 mod front_run;
 mod latency;
