@@ -18,8 +18,8 @@ export async function canonicalCode(chain) {
     { address: chain.multicall3, code: await multicall3() },
     { address: chain.permit2, code: permit2() },
     { address: chain.create2Deployer, code: CREATE2_DEPLOYER },
-    { address: chain.exactProxy, code: ours("X402ExactPermit2Proxy") },
-    { address: chain.uptoProxy, code: ours("X402UptoPermit2Proxy") },
+    { address: chain.exactProxy, code: artifactOf("X402ExactPermit2Proxy").deployedBytecode },
+    { address: chain.uptoProxy, code: artifactOf("X402UptoPermit2Proxy").deployedBytecode },
   ];
 }
 
@@ -37,7 +37,8 @@ async function multicall3() {
   return `0x${multicall3Bytecode.slice(2 + 2 * 0x20)}`;
 }
 
-function ours(name) {
+/** What contracts/ has compiled: `{abi, bytecode, deployedBytecode}`. */
+export function artifactOf(name) {
   const file = join(import.meta.dirname, "../../contracts/artifacts", `${name}.json`);
-  return JSON.parse(readFileSync(file, "utf8")).deployedBytecode;
+  return JSON.parse(readFileSync(file, "utf8"));
 }

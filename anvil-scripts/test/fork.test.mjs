@@ -71,6 +71,17 @@ test("a fork mints through the token's own master minter, who may be a contract"
   assert.equal(await usdcOf(fork, fork.pauper.address), 1_000_000_000n);
 });
 
+test("a fork gets the CREATE2 deployer that its parent lacks", async (t) => {
+  const parent = await chain(t);
+  const code = await parent.rpc("eth_getCode", parent.create2Deployer, "latest");
+  await parent.rpc("anvil_setCode", parent.create2Deployer, "0x");
+  await parent.rpc("evm_mine");
+
+  const fork = await chain(t, "--fork-url", parent.rpcUrl);
+  assert.equal(await fork.rpc("eth_getCode", fork.create2Deployer, "latest"), code);
+  assert.equal(await parent.rpc("eth_getCode", parent.create2Deployer, "latest"), "0x");
+});
+
 test("a fork refuses another chain id than its parent's", async (t) => {
   const parent = await chain(t);
   const { status, out, err } = await script("start.mjs", ["--fork-url", parent.rpcUrl, "--chain-id", "84532"]);
