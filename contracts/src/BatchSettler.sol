@@ -19,10 +19,10 @@ contract BatchSettler {
     /// @notice Less gas was left than the item's cap needs: it never ran.
     event CallSkipped(uint256 indexed index);
 
-    /// @dev What a call costs beyond its cap: two cold accounts of EIP-2929 at 2,600, the target and what it is
-    /// delegated to by EIP-7702, and three warm ones at 100. The rest is for our own instructions.
+    /// @dev What a call costs beyond its cap. By EIP-2929: 2,600 to look at the target, 100 to call it, and 2,600 for
+    /// what it is delegated to by EIP-7702. The rest is for our own instructions.
     uint256 private constant CALL_GAS = 6_000;
-    /// @dev What an item costs that is only reported: 1,125 for the log, the rest for our own instructions.
+    /// @dev What reporting an item costs: 1,125 for the log, the rest for our own instructions.
     uint256 private constant REPORT_GAS = 2_000;
 
     /// @notice Makes the calls in their order. It reverts only for a malformed list, for ether, or when the gas runs
@@ -30,9 +30,10 @@ contract BatchSettler {
     function settle(Call[] calldata calls) external {
         for (uint256 i = 0; i < calls.length; ++i) {
             Call calldata item = calls[i];
-            if (!affordable(item.gasCap, item.data.length, calls.length - i)) {
+            bytes calldata data = item.data;
+            if (!affordable(item.gasCap, data.length, calls.length - i)) {
                 emit CallSkipped(i);
-            } else if (!succeeds(item.target, item.gasCap, item.data)) {
+            } else if (!succeeds(item.target, item.gasCap, data)) {
                 emit CallFailed(i);
             }
         }

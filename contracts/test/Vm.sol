@@ -9,6 +9,8 @@ interface Vm {
         address emitter;
     }
 
+    function cool(address target) external;
+    function deal(address account, uint256 balance) external;
     function etch(address where, bytes calldata code) external;
     function expectRevert(bytes4 selector) external;
     function expectRevert(bytes calldata message) external;
@@ -16,6 +18,9 @@ interface Vm {
     function warp(uint256 timestamp) external;
     function recordLogs() external;
     function getRecordedLogs() external returns (Log[] memory);
+    function snapshotState() external returns (uint256 id);
+    function revertToState(uint256 id) external returns (bool done);
+    function toString(uint256 number) external pure returns (string memory);
 }
 
 Vm constant vm = Vm(address(uint160(uint256(keccak256("hevm cheat code")))));

@@ -1,5 +1,5 @@
 // Measures what a payment costs on the local chain: paid directly, through BatchSettler, and through Multicall3.
-// Payers, nonces and times are always the same, so the calldata and therefore the gas is, too.
+// Every item has a payer and a payee of its own. Keys, nonces and times never change, so the calldata and its gas do not.
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -16,12 +16,17 @@ import { mint } from "../../anvil-scripts/lib/usdc.mjs";
 import { ARTIFACTS, ROOT } from "./artifacts.mjs";
 
 const LOCAL_CHAIN = join(ROOT, "../anvil-scripts");
-const { encodeFunctionData, getContractAddress, keccak256, parseAbi, parseSignature, toHex } = createRequire(
-  join(LOCAL_CHAIN, "package.json"),
-)("viem");
-const { privateKeyToAddress } = createRequire(join(LOCAL_CHAIN, "package.json"))("viem/accounts");
+// The local chain's own packages, so that there is one version of each.
+const require = createRequire(join(LOCAL_CHAIN, "package.json"));
+const { encodeFunctionData, getContractAddress, keccak256, parseAbi, parseSignature, toHex } = require("viem");
+const { privateKeyToAddress } = require("viem/accounts");
 
-export const N_ITEMS = [1, 2, 5, 10, 20, 50, 100];
+export const TABLE = join(ROOT, "gas-table.json");
+
+const DRIFT_MAX = 0.005;
+// What a payment may cost in a batch of fifty whose payees already hold the token.
+const BUDGET = { payees: "known", items: 50, gas: 57_000 };
+const N_ITEMS = [1, 2, 5, 10, 20, 50, 100];
 const N_ITEMS_MAX = Math.max(...N_ITEMS);
 const SALT = toHex(0, { size: 32 });
 // EIP-7825: what one transaction may use at most.
@@ -40,7 +45,7 @@ const ABI = parseAbi([
 ]);
 const encode = (functionName, ...args) => encodeFunctionData({ abi: ABI, functionName, args });
 
-/** Starts a chain, measures, ends it: rows of gas per item, and what the settler itself adds. */
+/** Starts a chain, measures, ends it: gas per item, all in, by number of items; and what the settler itself adds. */
 export async function measure() {
   const child = spawn(process.execPath, [join(LOCAL_CHAIN, "start.mjs"), "--no-mining"], {
     env: { ...process.env, BASE_RPC_URL: "" },
@@ -60,6 +65,26 @@ export async function measure() {
   }
 }
 
+/** What is wrong with the measured figures, in sentences: other than the committed ones, or over the budget. */
+export function complaints(measured) {
+  const committed = figures(JSON.parse(readFileSync(TABLE, "utf8")));
+  const found = figures(measured);
+  const names = [...new Set([...Object.keys(committed), ...Object.keys(found)])];
+  const drifted = names
+    .filter((name) => !(Math.abs(found[name] - committed[name]) <= DRIFT_MAX * committed[name]))
+    .map((name) => `${name} costs ${found[name]} gas, gas-table.json says ${committed[name]}`);
+  const dearest = measured.rows.find(({ payees, items }) => payees === BUDGET.payees && items === BUDGET.items).settler;
+  return dearest <= BUDGET.gas ? drifted : [...drifted, `an item of ${BUDGET.items} costs ${dearest} gas, over ${BUDGET.gas}`];
+}
+
+function figures({ rows, overhead }) {
+  const cells = rows.flatMap(({ payees, items, ...ways }) =>
+    Object.entries(ways).map(([way, gas]) => [`${way} with ${items} ${payees} payees`, gas]),
+  );
+  const own = Object.entries(overhead).map(([part, gas]) => [`the settler's own ${part}`, gas]);
+  return Object.fromEntries([...cells, ...own]);
+}
+
 async function table(rpc, chain) {
   const { wallet, issuer } = accounts();
   await rpc("anvil_impersonateAccount", wallet.address);
@@ -70,7 +95,7 @@ async function table(rpc, chain) {
     if (receipt.status !== "0x1") throw new Error(`transaction ${hash} to ${to} reverted`);
     return receipt;
   };
-  const settler = await deploy(rpc, chain, receiptOf);
+  const settler = await deploy(chain, receiptOf);
   const payers = Array.from({ length: N_ITEMS_MAX }, (_, n) => toHex(10_000 + n, { size: 32 }));
   const regulars = Array.from({ length: N_ITEMS_MAX }, (_, n) => addressOf(`regular ${n}`));
   const everyone = [...payers.map(privateKeyToAddress), ...regulars];
@@ -78,16 +103,18 @@ async function table(rpc, chain) {
 
   let nPayments = 0;
   const payments = (payees, n) =>
-    Promise.all(
-      payers.slice(0, n).map((payerKey, at) => {
-        const payTo = payees === "known" ? regulars[at] : addressOf(`newcomer ${nPayments}`);
-        const nonce = keccak256(toHex(nPayments++));
-        const token = { name: chain.usdcName, version: chain.usdcVersion, address: chain.usdc };
-        return authorize({ chain, token, payerKey, payTo, amount: AMOUNT, now: FAR_FUTURE, nonce }).then(transfer);
-      }),
-    );
-  // Each item must really have been paid: two logs of the token, and none of the settler.
-  const perItem = async (to, data, n) => {
+    Promise.all(payers.slice(0, n).map((key, at) => transfer(chain, key, nPayments++, payees === "known" && regulars[at])));
+  const direct = async (payees) => ({ to: chain.usdc, data: (await payments(payees, 1))[0] });
+  const settle = async (payees, n) => {
+    const calls = (await payments(payees, n)).map((data) => ({ target: chain.usdc, gasCap: CAP[payees], data }));
+    return { to: settler, data: encode("settle", calls) };
+  };
+  const aggregate3 = async (payees, n) => {
+    const calls = (await payments(payees, n)).map((callData) => ({ target: chain.usdc, allowFailure: true, callData }));
+    return { to: chain.multicall3, data: encode("aggregate3", calls) };
+  };
+  // Each payment must have been made: two logs of the token, and none of the settler.
+  const gasPerItem = async ({ to, data }, n) => {
     const { gasUsed, logs } = await receiptOf(to, data);
     if (logs.length !== 2 * n) throw new Error(`${logs.length} logs from ${n} payments`);
     return Math.round(Number(gasUsed) / n);
@@ -95,34 +122,58 @@ async function table(rpc, chain) {
 
   const rows = [];
   for (const payees of ["known", "new"]) {
-    const [single] = await payments(payees, 1);
-    const direct = await perItem(chain.usdc, single, 1);
     for (const items of N_ITEMS) {
-      const calls = (await payments(payees, items)).map((data) => ({ target: chain.usdc, gasCap: CAP[payees], data }));
-      const others = (await payments(payees, items)).map((callData) => ({ target: chain.usdc, allowFailure: true, callData }));
       rows.push({
         payees,
         items,
-        direct,
-        settler: await perItem(settler, encode("settle", calls), items),
-        multicall3: await perItem(chain.multicall3, encode("aggregate3", others), items),
+        direct: await gasPerItem(await direct(payees), 1),
+        settler: await gasPerItem(await settle(payees, items), items),
+        multicall3: await gasPerItem(await aggregate3(payees, items), items),
       });
     }
   }
-  return { rows };
+  return { rows, overhead: await overhead({ rpc, receiptOf, settle }) };
 }
 
-async function deploy(rpc, chain, receiptOf) {
+// What the settler's own instructions cost: all that the transaction used, less what it costs before it runs
+// and less what the calls used themselves.
+async function overhead({ rpc, receiptOf, settle }) {
+  const own = async (n) => {
+    const { to, data } = await settle("known", n);
+    const { transactionHash, gasUsed } = await receiptOf(to, data);
+    const { calls = [] } = await rpc("debug_traceTransaction", transactionHash, { tracer: "callTracer" });
+    if (calls.length !== n) throw new Error(`${calls.length} calls from ${n} payments`);
+    return calls.reduce((left, call) => left - Number(call.gasUsed), Number(gasUsed) - intrinsic(data));
+  };
+  const [none, one, all] = [await own(0), await own(1), await own(N_ITEMS_MAX)];
+  const item = Math.round((all - one) / (N_ITEMS_MAX - 1));
+  return { fixed: none, firstItem: one - none, item };
+}
+
+// EIP-2028: what a transaction costs before it runs.
+function intrinsic(data) {
+  const bytes = Buffer.from(data.slice(2), "hex");
+  return bytes.reduce((sum, byte) => sum + (byte === 0 ? 4 : 16), 21_000);
+}
+
+async function deploy(chain, receiptOf) {
   const { bytecode } = JSON.parse(readFileSync(join(ARTIFACTS, "BatchSettler.json"), "utf8"));
   await receiptOf(chain.create2Deployer, SALT + bytecode.slice(2));
   return getContractAddress({ opcode: "CREATE2", from: chain.create2Deployer, salt: SALT, bytecode });
 }
 
-function transfer({ authorization, signature }) {
-  const { from, to, value, validAfter, validBefore, nonce } = authorization;
-  const { r, s, v } = parseSignature(signature);
-  const amounts = [value, validAfter, validBefore].map(BigInt);
-  return encode("transferWithAuthorization", from, to, ...amounts, nonce, Number(v), r, s);
+// The calldata of one payment. Whoever is not a regular payee never had any of the token.
+async function transfer(chain, payerKey, serial, regular) {
+  const token = { name: chain.usdcName, version: chain.usdcVersion, address: chain.usdc };
+  const payTo = regular || addressOf(`newcomer ${serial}`);
+  const nonce = keccak256(toHex(serial));
+  const paid = await authorize({ chain, token, payerKey, payTo, amount: AMOUNT, now: FAR_FUTURE, nonce });
+  const { from, to, value, validAfter, validBefore } = paid.authorization;
+  const { r, s, v } = parseSignature(paid.signature);
+  const numbers = [value, validAfter, validBefore].map(BigInt);
+  return encode("transferWithAuthorization", from, to, ...numbers, nonce, Number(v), r, s);
 }
 
-const addressOf = (name) => `0x${keccak256(toHex(name)).slice(-40)}`;
+function addressOf(name) {
+  return `0x${keccak256(toHex(name)).slice(-40)}`;
+}
