@@ -2,11 +2,14 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { encodeFunctionData, parseAbi, parseSignature } from "viem";
+import { encodeFunctionData, getContractAddress, parseAbi, parseSignature } from "viem";
 import { CHAIN_IDS } from "../lib/chains.mjs";
+import { artifactOf } from "../lib/code.mjs";
 import { authorize } from "../lib/payment.mjs";
 import { chain, sendAndMine, TOKEN, TOPIC, usdcOf, view } from "./support.mjs";
 
+// As contracts/README.md says.
+const BATCH_SETTLER = "0xdDb810Be1B0aEE8fA25f1e605e195A4E041F7258";
 const DOMAIN_SEPARATOR = "0x3644e515";
 const ETHER = 10n ** 18n;
 
@@ -81,6 +84,17 @@ for (const chainId of CHAIN_IDS) {
         assert.equal(BigInt(used), 1n);
         await assert.rejects(call(node.usdc, data), /authorization is used or canceled/);
       }
+    });
+
+    await t.test("the CREATE2 deployer puts code where its salt and hash say", async () => {
+      const { bytecode, deployedBytecode } = artifactOf("BatchSettler");
+      const salt = `0x${"00".repeat(32)}`;
+      const address = getContractAddress({ opcode: "CREATE2", from: node.create2Deployer, salt, bytecode });
+      assert.equal(address, BATCH_SETTLER);
+      assert.equal(await code(address), "0x");
+      const receipt = await sendAndMine(node, node.wallet, node.create2Deployer, salt + bytecode.slice(2));
+      assert.equal(receipt.status, "0x1");
+      assert.equal(await code(address), deployedBytecode);
     });
 
     await t.test("the x402 proxies know Permit2", async () => {
