@@ -16,6 +16,7 @@ mod odd_token;
 mod reorg;
 mod restart;
 mod sending;
+mod tools;
 
 use serde_json::Value;
 use support::Service;

@@ -1,7 +1,9 @@
 //! Straight talk to anvil: stepping time and blocks, and looking at the chain with other eyes than
 //! the service's.
 
-use alloy::primitives::{Address, B256, U256};
+use std::collections::BTreeMap;
+
+use alloy::primitives::{Address, B256, Bytes, U256};
 use serde_json::{Value, json};
 
 /// The chain's node.
@@ -16,13 +18,30 @@ impl Node {
         Self { url: url.to_owned(), http: reqwest::Client::new() }
     }
 
+    /// Where it answers.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// The result of a JSON-RPC call.
     pub async fn call(&self, method: &str, params: Value) -> Value {
+        self.try_call(method, params).await.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// The result of a JSON-RPC call, or its error object.
+    pub async fn try_call(&self, method: &str, params: Value) -> Result<Value, Value> {
         let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-        let answer: Value =
+        let mut answer: Value =
             self.http.post(&self.url).json(&request).send().await.unwrap().json().await.unwrap();
-        assert!(answer.get("error").is_none(), "{method}: {answer}");
-        answer["result"].clone()
+        match answer.get("error") {
+            Some(error) => Err(error.clone()),
+            None => Ok(answer["result"].take()),
+        }
+    }
+
+    /// Sends a raw transaction: nothing, or the error object.
+    pub async fn send_raw(&self, raw: &str) -> Result<(), Value> {
+        self.try_call("eth_sendRawTransaction", json!([raw])).await.map(drop)
     }
 
     pub async fn mine(&self, n_blocks: u64) {
@@ -32,6 +51,51 @@ impl Node {
     /// Moves the time of the next block.
     pub async fn increase_time(&self, seconds: u64) {
         self.call("evm_increaseTime", json!([seconds])).await;
+    }
+
+    /// Sets the time of the next block, in Unix seconds. It cannot go back.
+    pub async fn set_time(&self, seconds: u64) {
+        self.call("evm_setNextBlockTimestamp", json!([seconds])).await;
+    }
+
+    /// The base fee of the next block. What is sent before it and offers less is evicted by it.
+    pub async fn next_base_fee(&self, wei: u64) {
+        self.call("anvil_setNextBlockBaseFeePerGas", json!([format!("{wei:#x}")])).await;
+    }
+
+    /// The gas of coming blocks. A small one keeps transactions in the pool.
+    pub async fn set_block_gas_limit(&self, gas: u64) {
+        self.call("anvil_setBlockGasLimit", json!([format!("{gas:#x}")])).await;
+    }
+
+    /// As if the account had sent so many transactions. What it has in the pool below is
+    /// evicted by the next block.
+    pub async fn set_nonce(&self, address: Address, account_nonce: u64) {
+        self.call("anvil_setNonce", json!([address, format!("{account_nonce:#x}")])).await;
+    }
+
+    /// What the account can pay gas with.
+    pub async fn set_balance(&self, address: Address, wei: u128) {
+        self.call("anvil_setBalance", json!([address, format!("{wei:#x}")])).await;
+    }
+
+    pub async fn set_code(&self, address: Address, code: &Bytes) {
+        self.call("anvil_setCode", json!([address, code])).await;
+    }
+
+    /// Makes the pool forget a transaction.
+    pub async fn drop_transaction(&self, hash: B256) {
+        self.call("anvil_dropTransaction", json!([hash])).await;
+    }
+
+    /// Makes the pool forget everything.
+    pub async fn drop_all_transactions(&self) {
+        self.call("anvil_dropAllTransactions", json!([])).await;
+    }
+
+    /// Takes the newest blocks away without others in their place.
+    pub async fn rollback(&self, n_blocks: u64) {
+        self.call("anvil_rollback", json!([n_blocks])).await;
     }
 
     /// Replaces the newest `depth` blocks by others that hold `raw` transactions, the first of the
@@ -48,6 +112,36 @@ impl Node {
     /// How many transactions wait in the pool, ready to be mined.
     pub async fn n_pending(&self) -> u64 {
         quantity(&self.call("txpool_status", json!([])).await["pending"])
+    }
+
+    /// What one account has in the pool, by account nonce, be it ready or waiting behind a gap.
+    pub async fn pool(&self, sender: Address) -> BTreeMap<u64, B256> {
+        let content = self.call("txpool_content", json!([])).await;
+        let of_sender = |part: &str| {
+            let accounts = content[part].as_object().unwrap().clone();
+            accounts.into_iter().filter(move |(account, _)| account.parse() == Ok(sender))
+        };
+        ["pending", "queued"]
+            .into_iter()
+            .flat_map(of_sender)
+            .flat_map(|(_, by_nonce)| by_nonce.as_object().unwrap().clone())
+            .map(|(nonce, sent)| {
+                (nonce.parse().unwrap(), sent["hash"].as_str().unwrap().parse().unwrap())
+            })
+            .collect()
+    }
+
+    /// The hash of the canonical block at a height.
+    pub async fn block_hash(&self, number: u64) -> Option<B256> {
+        let parameters = json!([format!("{number:#x}"), false]);
+        let block = self.call("eth_getBlockByNumber", parameters).await;
+        Some(block["hash"].as_str()?.parse().unwrap())
+    }
+
+    /// A transaction that the node knows, mined or not.
+    pub async fn transaction(&self, hash: B256) -> Option<Value> {
+        let found = self.call("eth_getTransactionByHash", json!([hash])).await;
+        (!found.is_null()).then_some(found)
     }
 
     pub async fn account_nonce(&self, address: Address) -> u64 {

@@ -11,7 +11,12 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tokio::process::Command;
 
-use super::{Node, Service};
+use super::{Node, Proxy, Service};
+
+/// The setting that says where the chain is.
+pub const RPC_URL: &str = "QUITTANCE__CHAINS__LOCAL__RPC_URL";
+/// The setting that says where the books are.
+pub const DATABASE_URL: &str = "QUITTANCE__DATABASE__URL";
 
 /// Everything a service needs. Dropping it kills what it started.
 pub struct World {
@@ -64,6 +69,13 @@ impl World {
         Service::start(self, settings).await
     }
 
+    /// A proxy in front of the chain that looks into the books whenever it is handed a transaction.
+    pub fn proxy(&self) -> Proxy {
+        let proxy = Proxy::before(&self.services.chain.rpc_url);
+        proxy.watch(&self.books);
+        proxy
+    }
+
     /// The settings of a service over this world, as environment variables.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let chain = &self.services.chain;
@@ -71,9 +83,9 @@ impl World {
         vec![
             ("QUITTANCE__SERVER__PORT", "0".to_owned()),
             ("QUITTANCE__OPERATIONS__PORT", "0".to_owned()),
-            ("QUITTANCE__DATABASE__URL", database_url.to_owned()),
+            (DATABASE_URL, database_url.to_owned()),
             ("QUITTANCE__CHAINS__LOCAL__ID", chain.chain_id.to_string()),
-            ("QUITTANCE__CHAINS__LOCAL__RPC_URL", chain.rpc_url.clone()),
+            (RPC_URL, chain.rpc_url.clone()),
             ("QUITTANCE__CHAINS__LOCAL__WALLET_PRIVATE_KEY", chain.wallet.private_key.clone()),
             ("QUITTANCE__CHAINS__LOCAL__TEST", "true".to_owned()),
         ]
@@ -192,6 +204,22 @@ impl World {
         ];
         for (what, sql) in violations {
             assert_eq!(self.count(sql).await, 0, "{what}");
+        }
+    }
+
+    /// I3: every transaction that the proxies saw is stored in the books with its bytes, and was
+    /// when it arrived.
+    pub async fn check_sent(&self, proxies: &[&Proxy]) {
+        for sent in proxies.iter().flat_map(|proxy| proxy.log()) {
+            let raw: Option<Vec<u8>> =
+                sqlx::query_scalar("select raw from attempt where transaction_hash = $1")
+                    .bind(sent.hash.to_vec())
+                    .fetch_optional(&self.books)
+                    .await
+                    .unwrap();
+            let raw = raw.map(alloy::hex::encode_prefixed);
+            assert_eq!(raw.as_ref(), Some(&sent.raw), "I3: the books do not hold {sent:?}");
+            assert_ne!(sent.was_stored, Some(false), "I3: sent before it was stored: {sent:?}");
         }
     }
 
