@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod anvil;
 mod books;
 mod database;
 mod endpoints;

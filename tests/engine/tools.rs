@@ -228,3 +228,33 @@ async fn what_was_sent_is_held_against_the_books() {
     service.stop().await;
     world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_is_set_and_code_is_placed() {
+    let world = World::stepped().await;
+    let (chain, node) = (&world.services.chain, &world.node);
+    let time = async || {
+        let block = node.call("eth_getBlockByNumber", json!(["latest", false])).await;
+        u64::from_str_radix(block["timestamp"].as_str().unwrap().trim_start_matches("0x"), 16)
+    };
+    let later = time().await.unwrap() + 1_000_000;
+    node.set_time(later).await;
+    node.mine(1).await;
+    assert_eq!(time().await.unwrap(), later);
+    // A delegation (EIP-7702). anvil aborts on half of one.
+    let code = [&[0xef, 0x01, 0x00][..], chain.usdc.as_slice()].concat().into();
+    node.set_code(chain.pauper.address, &code).await;
+    let placed = node.call("eth_getCode", json!([chain.pauper.address, "latest"])).await;
+    assert_eq!(placed, json!(code));
+    node.set_nonce(chain.pauper.address, 7).await;
+    assert_eq!(node.account_nonce(chain.pauper.address).await, 7);
+    node.set_balance(chain.pauper.address, 9).await;
+    let balance = node.call("eth_getBalance", json!([chain.pauper.address, "latest"])).await;
+    assert_eq!(balance, "0x9");
+    let sent = Draft::new(node.account_nonce(chain.stranger.address).await)
+        .sign(&chain.stranger, chain.chain_id);
+    node.send_raw(&sent.raw).await.unwrap();
+    node.drop_all_transactions().await;
+    assert!(node.pool(chain.stranger.address).await.is_empty());
+    world.stop().await;
+}
