@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 
 use crate::{
     settle_in_background,
-    support::{Dialect, Draft, Fault, Node, RPC_URL, Refusal, Trouble, World},
+    support::{DeadEndpoint, Dialect, Draft, Fault, Node, RPC_URL, Refusal, Trouble, World},
 };
+
+const INCLUDED: &str = "select count(*) from settlement where status = 'included'";
 
 /// Status and body of a raw call.
 async fn post(url: &str, call: Value) -> (u16, String) {
@@ -227,6 +229,49 @@ async fn what_was_sent_is_held_against_the_books() {
     assert_eq!(proxy.log().last().unwrap().was_stored, Some(false));
     service.stop().await;
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_share_books_and_chain_and_can_be_stopped_in_every_way() {
+    let world = World::stepped().await;
+    let proxies = [world.proxy(), world.proxy()];
+    let settings = [&[(RPC_URL, &*proxies[0].url)][..], &[(RPC_URL, &*proxies[1].url)][..]];
+    let mut replicas = world.replicas_with(&settings).await;
+    let (second, first) = (replicas.pop().unwrap(), replicas.pop().unwrap());
+    assert_ne!(first.url, second.url);
+    first.pause().await;
+    let asked = settle_in_background(&first, &world.payment(0, 1_000));
+    let paid = settle_in_background(&second, &world.payment(1, 1_000));
+    world.until("select count(*) from settlement", 1).await;
+    first.resume().await;
+    world.until("select count(*) from settlement", 2).await;
+    world.node.until_pending(2).await;
+    world.node.mine(1).await;
+    for answer in [asked, paid] {
+        assert_eq!(answer.await.unwrap().expect("an answer")["success"], true);
+    }
+    world.until(INCLUDED, 2).await;
+    world.check_sent(&[&proxies[0], &proxies[1]]).await;
+    first.kill().await;
+    second.signal("TERM").await;
+    assert!(second.ended().await.success());
+    for replica in world.replicas(3).await {
+        replica.stop().await;
+    }
+    world.check_books().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_endpoint_refuses_or_keeps_silent() {
+    quittance::app::install_tls_provider();
+    let client = reqwest::Client::builder().timeout(Duration::from_millis(300)).build().unwrap();
+    let refusing = DeadEndpoint::refusing();
+    let refused = client.post(&refusing.url).body("{}").send().await.unwrap_err();
+    assert!(refused.is_connect(), "{refused:?}");
+    let silent = DeadEndpoint::silent().await;
+    let timed_out = client.post(&silent.url).body("{}").send().await.unwrap_err();
+    assert!(timed_out.is_timeout() && !timed_out.is_connect(), "{timed_out:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

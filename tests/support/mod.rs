@@ -5,12 +5,14 @@
 #![allow(unreachable_pub, reason = "a module of several binaries has no crate to be private in")]
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+mod dead_endpoint;
 mod draft;
 mod node;
 mod proxy;
 mod service;
 mod world;
 
+pub use dead_endpoint::DeadEndpoint;
 pub use draft::{Draft, Signed};
 pub use node::Node;
 pub use proxy::{Dialect, Envelope, Fault, Proxy, Refusal, Sent, Trouble};

@@ -1,7 +1,7 @@
 //! The real binary, as a process of its own.
 
 use std::{
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -170,6 +170,22 @@ impl Service {
         let ended = tokio::time::timeout(Duration::from_secs(40), self.process.wait()).await;
         let status = ended.expect("the service stops").unwrap();
         assert!(status.success(), "{status}:\n{}", self.log());
+    }
+
+    /// SIGSTOP: the process does nothing until it is resumed, and does not know that it did not.
+    pub async fn pause(&self) {
+        self.signal("STOP").await;
+    }
+
+    /// SIGCONT.
+    pub async fn resume(&self) {
+        self.signal("CONT").await;
+    }
+
+    /// Waits until the process ends by itself, as at a crash point.
+    pub async fn ended(mut self) -> ExitStatus {
+        let ended = tokio::time::timeout(Duration::from_secs(40), self.process.wait()).await;
+        ended.unwrap_or_else(|_| panic!("the service goes on:\n{}", self.log())).unwrap()
     }
 
     pub async fn signal(&self, name: &str) {

@@ -11,6 +11,8 @@ use serde_json::Value;
 use sqlx::PgPool;
 use tokio::process::Command;
 
+use futures_util::future::join_all;
+
 use super::{Node, Proxy, Service};
 
 /// The setting that says where the chain is.
@@ -67,6 +69,16 @@ impl World {
     /// A running service with further settings, as environment variables.
     pub async fn service_with(&self, settings: &[(&str, &str)]) -> Service {
         Service::start(self, settings).await
+    }
+
+    /// Running services over the same books and the same chain.
+    pub async fn replicas(&self, n: usize) -> Vec<Service> {
+        self.replicas_with(&vec![&[][..]; n]).await
+    }
+
+    /// One running service for each list of settings, over the same books and the same chain.
+    pub async fn replicas_with(&self, settings: &[&[(&str, &str)]]) -> Vec<Service> {
+        join_all(settings.iter().map(|settings| self.service_with(settings))).await
     }
 
     /// A proxy in front of the chain that looks into the books whenever it is handed a transaction.
