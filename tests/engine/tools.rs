@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use crate::{
     settle_in_background,
-    support::{DeadEndpoint, Dialect, Draft, Fault, Node, RPC_URL, Refusal, Trouble, World},
+    support::{
+        DATABASE_URL, DeadEndpoint, Dialect, Draft, Fault, Node, RPC_URL, Refusal, Trouble, World,
+    },
 };
 
 const INCLUDED: &str = "select count(*) from settlement where status = 'included'";
@@ -272,6 +274,104 @@ async fn a_dead_endpoint_refuses_or_keeps_silent() {
     let silent = DeadEndpoint::silent().await;
     let timed_out = client.post(&silent.url).body("{}").send().await.unwrap_err();
     assert!(timed_out.is_timeout() && !timed_out.is_connect(), "{timed_out:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answer_to_a_commit_can_be_lost_with_and_without_the_commit() {
+    let world = World::stepped().await;
+    let pg = world.pg_proxy().await;
+    let pool = sqlx::PgPool::connect(&pg.url).await.unwrap();
+    sqlx::raw_sql("create table mark (n integer)").execute(&world.books).await.unwrap();
+    let commit = async |n: i32| {
+        let mut transaction = pool.begin().await?;
+        let statement =
+            if n > 4 { "insert into mark values ($1)" } else { "insert into mark select $1" };
+        sqlx::query(statement).bind(n).execute(&mut *transaction).await?;
+        transaction.commit().await
+    };
+    let is_marked = async |n: i32| {
+        let sql = "select count(*) from mark where n = $1";
+        sqlx::query_scalar::<_, i64>(sql).bind(n).fetch_one(&world.books).await.unwrap() == 1
+    };
+    commit(0).await.unwrap();
+    pg.cut_after_commit("", 2);
+    commit(1).await.unwrap();
+    assert_eq!(pg.n_cuts(), 0);
+    commit(2).await.unwrap_err();
+    assert!(is_marked(2).await, "the commit did not reach the server");
+    pg.cut_before_commit("", 1);
+    commit(3).await.unwrap_err();
+    assert!(!is_marked(3).await, "the commit reached the server");
+    // Of these words, whether the statement is new to the connection or known.
+    commit(5).await.unwrap();
+    pg.cut_after_commit("into mark values", 2);
+    for n in [4, 6] {
+        commit(n).await.unwrap();
+    }
+    commit(7).await.unwrap_err();
+    assert!(is_marked(7).await);
+    assert_eq!(pg.n_cuts(), 3);
+    pg.refuse();
+    commit(8).await.unwrap_err();
+    pg.accept();
+    commit(9).await.unwrap();
+    pool.close().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_lives_behind_the_postgres_proxy_and_through_a_crash_of_postgres() {
+    let mut world = World::stepped().await;
+    let pg = world.pg_proxy().await;
+    let service = world.service_with(&[(DATABASE_URL, &pg.url)]).await;
+    pg.cut_after_commit("insert into attempt", 1);
+    let asked = settle_in_background(&service, &world.payment(0, 1_000));
+    world.node.until_pending(1).await;
+    assert_eq!(pg.n_cuts(), 1, "the transaction was stored without a cut");
+    assert_eq!(world.count("select count(*) from attempt").await, 1);
+    world.restart_postgres_immediate().await;
+    let recovered = std::fs::read_to_string(world.postgres_log()).unwrap();
+    assert!(recovered.contains("was not properly shut down"), "{recovered}");
+    world.node.mine(1).await;
+    world.until(INCLUDED, 1).await;
+    let answer = asked.await.unwrap().expect("an answer");
+    assert_eq!(answer["success"], true, "{answer}");
+    world.check_books().await;
+    service.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_node_has_the_blocks_and_an_empty_pool() {
+    let mut world = World::stepped().await;
+    let proxy = world.proxy();
+    let service = world.service_with(&[(RPC_URL, &proxy.url)]).await;
+    let first = settle_in_background(&service, &world.payment(0, 1_000));
+    world.node.until_pending(1).await;
+    world.node.mine(1).await;
+    assert_eq!(first.await.unwrap().expect("an answer")["success"], true);
+    let second = settle_in_background(&service, &world.payment(1, 1_000));
+    world.node.until_pending(1).await;
+    let head = world.node.block_number().await;
+    let hash = world.node.block_hash(head).await;
+    proxy.set_all(Fault::DropBefore);
+    world.node.call("evm_setIntervalMining", json!([3_600])).await;
+    world.restart_node().await;
+    assert_eq!(world.node.call("anvil_getIntervalMining", json!([])).await, 3_600);
+    assert_eq!((world.node.block_number().await, world.node.n_pending().await), (head, 0));
+    assert_eq!(world.node.block_hash(head).await, hash);
+    assert_eq!(world.payee_balance().await, 1_000);
+    let sent = proxy.log()[0].hash;
+    assert!(world.node.receipt(sent).await.is_some());
+    proxy.retarget(world.node.url());
+    proxy.heal();
+    world.node.mine(1).await;
+    world.node.until_pending(1).await;
+    world.node.mine(1).await;
+    assert_eq!(second.await.unwrap().expect("an answer")["success"], true);
+    world.check_books().await;
+    service.stop().await;
+    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

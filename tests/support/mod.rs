@@ -8,13 +8,16 @@
 mod dead_endpoint;
 mod draft;
 mod node;
+mod pg_proxy;
 mod proxy;
 mod service;
+mod spare_node;
 mod world;
 
 pub use dead_endpoint::DeadEndpoint;
 pub use draft::{Draft, Signed};
 pub use node::Node;
+pub use pg_proxy::PgProxy;
 pub use proxy::{Dialect, Envelope, Fault, Proxy, Refusal, Sent, Trouble};
 pub use service::{Answer, Service};
 pub use world::{DATABASE_URL, RPC_URL, World, now};

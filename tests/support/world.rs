@@ -13,9 +13,9 @@ use tokio::process::Command;
 
 use futures_util::future::join_all;
 
-use super::{Node, Proxy, Service};
+use super::{Node, PgProxy, Proxy, Service, spare_node::SpareNode};
 
-/// The setting that says where the chain is.
+/// The setting that says where the chain is; several URLs are separated by commas.
 pub const RPC_URL: &str = "QUITTANCE__CHAINS__LOCAL__RPC_URL";
 /// The setting that says where the books are.
 pub const DATABASE_URL: &str = "QUITTANCE__DATABASE__URL";
@@ -29,6 +29,7 @@ pub struct World {
     /// Straight to the books.
     pub books: PgPool,
     state_dir: PathBuf,
+    spare_node: Option<SpareNode>,
 }
 
 impl World {
@@ -58,7 +59,7 @@ impl World {
         let keys = services.onboard().await.unwrap();
         let node = Node::new(&services.chain.rpc_url);
         let books = PgPool::connect(&services.postgres.url("quittance")).await.unwrap();
-        Self { services, keys, node, books, state_dir }
+        Self { services, keys, node, books, state_dir, spare_node: None }
     }
 
     /// A running service over this world.
@@ -88,6 +89,22 @@ impl World {
         proxy
     }
 
+    /// A proxy in front of the books; [`DATABASE_URL`] takes its URL.
+    pub async fn pg_proxy(&self) -> PgProxy {
+        PgProxy::before(&self.services.postgres.url("quittance")).await
+    }
+
+    /// Puts another node in the place of the chain's, with the same blocks and an empty pool, as
+    /// after a crash. It is at another URL: proxies are to be retargeted to `node.url()`, and
+    /// services that were started without one stay with the old node, which mines no more.
+    /// The blocks "safe" and "finalized" are as far from the head as anvil has them by default.
+    pub async fn restart_node(&mut self) {
+        let spare = SpareNode::start(&self.node, self.services.chain.chain_id).await;
+        self.node = Node::new(&spare.url);
+        self.services.chain.rpc_url.clone_from(&spare.url);
+        self.spare_node = Some(spare);
+    }
+
     /// The settings of a service over this world, as environment variables.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let chain = &self.services.chain;
@@ -105,9 +122,20 @@ impl World {
 
     /// Stops Postgres as an operator would, and waits until it is gone.
     pub async fn stop_postgres(&self) {
+        self.end_postgres("INT").await;
+    }
+
+    /// Stops Postgres as `pg_ctl stop -m immediate` does, without a word to its clients, and starts
+    /// it again, so that it recovers as after a crash.
+    pub async fn restart_postgres_immediate(&mut self) {
+        self.end_postgres("QUIT").await;
+        self.start_postgres().await;
+    }
+
+    async fn end_postgres(&self, signal: &str) {
         let pid_file = self.state_dir.join("postgres/postmaster.pid");
         let pid = std::fs::read_to_string(&pid_file).unwrap();
-        let kill = format!("kill -INT {}", pid.lines().next().unwrap());
+        let kill = format!("kill -{signal} {}", pid.lines().next().unwrap());
         assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
         for _ in 0..1_000 {
             if !pid_file.exists() {
@@ -116,6 +144,11 @@ impl World {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         panic!("postgres did not stop within 20 seconds");
+    }
+
+    /// What the running Postgres has logged.
+    pub fn postgres_log(&self) -> PathBuf {
+        self.state_dir.join("postgres.log")
     }
 
     /// Starts Postgres again, with the data and at the port it had.
