@@ -9,6 +9,9 @@ use tracing_subscriber::EnvFilter;
 const DURATION_BUCKETS_SECONDS: [f64; 14] =
     [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
+/// Who writes the URLs of endpoints into spans, which may hold keys: kept silent, whatever is asked for.
+const TELLS_URLS: &str = "alloy_transport_http=off";
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -21,7 +24,9 @@ pub enum LogFormat {
 /// Sends log lines to standard error. `filter` is in the syntax of `RUST_LOG`, which wins when set.
 /// Calling it again changes nothing.
 pub fn init_logs(format: LogFormat, filter: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new(filter))
+        .add_directive(TELLS_URLS.parse().expect("it is a directive"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // An error means that a subscriber is set already, which is what was asked for.
     let _ = match format {

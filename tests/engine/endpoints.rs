@@ -105,7 +105,8 @@ async fn a_service_starts_with_one_endpoint_of_two() {
     .iter()
     .enumerate()
     {
-        let service = world.service_with(&[(RPC_URL, urls)]).await;
+        let everything = ("QUITTANCE__LOG__FILTER", "trace");
+        let service = world.service_with(&[(RPC_URL, urls), everything]).await;
         let answer = service.settle(&world.payment(n, 1_000)).await;
         assert_eq!(answer["success"], true, "{answer}");
         assert_eq!(proxy.sent().len(), n + 1);
