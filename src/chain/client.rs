@@ -11,6 +11,7 @@ use alloy::{
         types::{Filter, TransactionRequest},
     },
     sol_types::SolCall,
+    transports::RpcError,
 };
 use futures_util::future::{join_all, try_join_all};
 use secrecy::SecretString;
@@ -79,18 +80,16 @@ impl Chain {
 
     /// The newest block.
     pub async fn latest_block(&self) -> Result<Block, ChainError> {
-        let operation = || "read the latest block".to_owned();
         let endpoints = &self.endpoints;
-        let newest = self.ask(operation, |endpoint| async move {
-            let block = endpoint.newest_block().await?;
-            if let Some(block) = &block {
-                endpoints.note_head(&endpoint, block);
-            }
-            Ok(block)
-        });
-        newest
-            .await?
-            .ok_or_else(|| self.unusable(operation(), "the node has no latest block".to_owned()))
+        self.ask(
+            || "read the latest block".to_owned(),
+            |endpoint| async move {
+                let block = endpoint.newest_block().await?;
+                endpoints.note_head(&endpoint, &block);
+                Ok(block)
+            },
+        )
+        .await
     }
 
     /// The canonical block of that height, or `None` if there is none yet.
@@ -339,11 +338,11 @@ impl Chain {
 }
 
 impl Endpoint {
-    /// The newest block this endpoint knows.
-    pub(super) async fn newest_block(&self) -> Result<Option<Block>, ChainErrorKind> {
+    /// The newest block this endpoint knows. A node without one is in trouble: it has not begun.
+    pub(super) async fn newest_block(&self) -> Result<Block, ChainErrorKind> {
         let parameters = (BlockNumberOrTag::Latest, false);
         let reply: Option<BlockReply> = self.call("eth_getBlockByNumber", parameters).await?;
-        Ok(reply.map(Block::from))
+        reply.map(Block::from).ok_or(ChainErrorKind::Rpc(RpcError::NullResp))
     }
 
     /// The code of each of `addresses`, in one JSON-RPC batch.

@@ -69,7 +69,9 @@ impl Endpoint {
             .build()
             .map_err(|e| unusable(e.without_url().to_string()))?;
         let rpc = RpcClient::new(Http::with_client(http, url), true);
-        Ok(Self { index, name, rpc, chain_id: options.chain_id })
+        let endpoint = Self { index, name, rpc, chain_id: options.chain_id };
+        endpoint.tell_fitness(Fitness::Unidentified);
+        Ok(endpoint)
     }
 
     /// One call to this endpoint, which changes nothing in what is known of it.
@@ -97,6 +99,12 @@ impl Endpoint {
             return Ok(());
         }
         Err(ChainErrorKind::OtherChain(answered.to()))
+    }
+
+    fn tell_fitness(&self, fitness: Fitness) {
+        let (chain, endpoint) = self.labels();
+        metrics::gauge!("quittance_rpc_endpoint_fit", "chain" => chain, "endpoint" => endpoint)
+            .set(if fitness == Fitness::Fit { 1.0 } else { 0.0 });
     }
 
     fn labels(&self) -> (String, String) {
@@ -278,9 +286,7 @@ impl Endpoints {
         if before == after {
             return;
         }
-        let (chain, label) = endpoint.labels();
-        metrics::gauge!("quittance_rpc_endpoint_fit", "chain" => chain, "endpoint" => label)
-            .set(if after == Fitness::Fit { 1.0 } else { 0.0 });
+        endpoint.tell_fitness(after);
         let (chain, name) = (endpoint.chain_id, endpoint.name);
         match after {
             Fitness::Behind => {

@@ -65,7 +65,7 @@ impl Chain {
             return;
         }
         if endpoints.is_identified(endpoint)
-            && let Ok(Some(block)) = endpoints.note_outcome(endpoint, endpoint.newest_block().await)
+            && let Ok(block) = endpoints.note_outcome(endpoint, endpoint.newest_block().await)
         {
             endpoints.note_head(endpoint, &block);
         }
@@ -76,11 +76,8 @@ impl Chain {
         join_all(self.endpoints.list.iter().map(|endpoint| async {
             let named = |source| (endpoint.name, source);
             self.endpoints.identify(endpoint).await.map_err(|e| self.unidentified(named(e)))?;
-            let operation = || "read the latest block".to_owned();
             let newest = endpoint.newest_block().await;
-            newest.map_err(|source| self.failed(operation(), named(source)))?.ok_or_else(|| {
-                self.unusable(operation(), "the node has no latest block".to_owned())
-            })
+            newest.map_err(|e| self.failed("read the latest block".to_owned(), named(e)))
         }))
         .await
     }
