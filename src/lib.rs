@@ -10,6 +10,7 @@ pub mod db;
 pub mod domain;
 pub mod engine;
 pub mod facilitator;
+pub mod faults;
 pub mod http;
 pub mod ledger;
 pub mod merchants;

@@ -16,7 +16,7 @@ use std::{
 
 /// Layers from the bottom up. A new top-level module must be placed here or the test fails.
 const LAYERS: &[&[&str]] = &[
-    &["domain"],
+    &["domain", "faults"],
     &["config", "db", "protocol", "telemetry", "verify"],
     &["chain", "discovery", "ledger", "limits", "merchants"],
     &["engine", "webhooks"],

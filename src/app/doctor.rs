@@ -1,6 +1,6 @@
 //! Looks at everything that a settlement needs, and says what is wrong.
 
-use alloy::primitives::utils::format_ether;
+use alloy::primitives::{Address, utils::format_ether};
 use serde::Serialize;
 use sqlx::PgPool;
 
@@ -8,7 +8,7 @@ use crate::{
     chain::{Block, LAG_BLOCKS_MAX},
     config::{ChainSettings, Settings},
     db,
-    engine::Wallet,
+    engine::{self, WalletStatus},
 };
 
 /// One thing that was looked at.
@@ -29,7 +29,7 @@ pub async fn examine(settings: &Settings) -> Vec<Finding> {
     for (name, chain) in &settings.chains {
         let subject = format!("chains.{name}");
         findings.extend(endpoints(&subject, chain).await);
-        findings.push(finding(&format!("{subject}.wallet"), wallet(chain).await));
+        findings.push(finding(&format!("{subject}.wallet"), wallets(settings, chain).await));
     }
     findings
 }
@@ -81,13 +81,43 @@ fn head(settings: &ChainSettings, block: &Block, best: u64) -> anyhow::Result<St
     Ok(seen)
 }
 
-async fn wallet(settings: &ChainSettings) -> anyhow::Result<String> {
-    let wallet = Wallet::from_private_key(&settings.wallet_private_key)?;
-    let chain = super::chain(settings)?;
-    let balance = chain.balance_wei(wallet.address()).await?;
-    let held = format!("{} holds {} of the chain's coin", wallet.address(), format_ether(balance));
-    if balance.is_zero() {
-        anyhow::bail!("{held}; it cannot pay for gas");
+/// The wallets that are in use: those of the books, and the one that the settings name.
+async fn wallets(settings: &Settings, chain_settings: &ChainSettings) -> anyhow::Result<String> {
+    let keys = super::keys(chain_settings)?;
+    let recorded = async {
+        let pool = db::connect(&settings.database.url, 1).await?;
+        let mut conn = pool.acquire().await?;
+        anyhow::Ok(engine::wallets(&mut conn, Some(chain_settings.id)).await?)
+    };
+    // The database has its own finding.
+    let recorded = recorded.await.unwrap_or_default();
+    let in_use = recorded.iter().filter(|row| row.status != WalletStatus::Retired);
+    let mut addresses: Vec<Address> = in_use.map(|row| row.address).collect();
+    addresses.extend(keys.configured().filter(|configured| !addresses.contains(configured)));
+    if addresses.is_empty() {
+        anyhow::bail!("there is none; `quittance wallet add` registers one");
     }
-    Ok(held)
+    let chain = super::chain(chain_settings)?;
+    let (mut lines, mut is_well) = (Vec::new(), true);
+    for address in addresses {
+        let balance = chain.balance_wei(address).await?;
+        let is_quarantined = recorded
+            .iter()
+            .any(|row| row.address == address && row.status == WalletStatus::Quarantined);
+        let trouble = if balance.is_zero() {
+            "; it cannot pay for gas"
+        } else if keys.find(address)?.is_none() {
+            "; its key is in none of the settings"
+        } else if is_quarantined {
+            "; it is quarantined, because its key was used elsewhere"
+        } else {
+            ""
+        };
+        is_well &= trouble.is_empty();
+        let held = format_ether(balance);
+        lines.push(format!("{address} holds {held} of the chain's coin{trouble}"));
+    }
+    let lines = lines.join(", ");
+    anyhow::ensure!(is_well, lines);
+    Ok(lines)
 }

@@ -22,6 +22,7 @@ use anyhow::Context;
 use sqlx::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     chain::{Chain, ChainOptions},
@@ -31,7 +32,7 @@ use crate::{
     },
     db,
     domain::KeyMode,
-    engine::{Engine, EngineOptions, FeeLimits, Outcomes, Wallet},
+    engine::{Engine, EngineOptions, FeeLimits, KeySources, Keys, Outcomes},
     facilitator::{Facilitator, ServedChain},
     http::{self, HEAD_TIMEOUT, State},
     merchants::Merchants,
@@ -93,9 +94,12 @@ impl Application {
         let (operations, operations_address) =
             bind(&settings.operations, OPERATIONS_PORT).context("bind the operations port")?;
 
+        let (lease, replica_id) =
+            (Duration::from_millis(settings.replica.lease_ms), Uuid::now_v7());
         let mut chains = BTreeMap::new();
         for (name, chain) in &settings.chains {
-            let engine = engine(&pool, chain).with_context(|| format!("set up chains.{name}"))?;
+            let engine = engine(&pool, chain, lease, replica_id)
+                .with_context(|| format!("set up chains.{name}"))?;
             let mode = if chain.test { KeyMode::Test } else { KeyMode::Live };
             chains.insert(chain.id, ServedChain { engine: Arc::new(engine), mode });
         }
@@ -141,11 +145,12 @@ impl Application {
             let follower = Arc::clone(&engine);
             let follower_stop = stop.clone();
             loops.spawn(async move { follower.run_follower(&follower_stop).await });
-            loops.spawn(async move { engine.run_wallet(&stop).await });
+            loops.spawn(async move { engine.run_wallets(&stop).await });
         }
-        let (outcomes, pool, waiting) =
-            (self.outcomes.clone(), self.pool.clone(), stop_waiting.clone());
-        loops.spawn(async move { outcomes.run(&pool, &waiting).await });
+        let (outcomes, pool, engines) =
+            (self.outcomes.clone(), self.pool.clone(), self.engines.clone());
+        let waiting = stop_waiting.clone();
+        loops.spawn(async move { outcomes.run(&pool, &engines, &waiting).await });
         let (service, operations) =
             (serve(self.service, self.state.clone())?, operate(self.operations, self.state)?);
         let (service_handle, operations_handle) = (service.handle(), operations.handle());
@@ -194,20 +199,37 @@ fn bind(settings: &ListenSettings, default_port: u16) -> anyhow::Result<(TcpList
     Ok((listener, address))
 }
 
-fn engine(pool: &PgPool, settings: &ChainSettings) -> anyhow::Result<Engine> {
-    let wallet = Wallet::from_private_key(&settings.wallet_private_key)?;
+fn engine(
+    pool: &PgPool,
+    settings: &ChainSettings,
+    lease: Duration,
+    replica_id: Uuid,
+) -> anyhow::Result<Engine> {
     let options = EngineOptions {
         n_in_flight_max: settings.n_in_flight_max,
+        n_together_max: settings.n_payments_per_transaction_max,
+        deploys_settler: settings.deploy_settler,
+        lease,
         poll_interval: Duration::from_millis(settings.poll_interval_ms),
         fee_limits: FeeLimits {
             fee_wei_max: settings.fee_wei_max,
             priority_fee_wei_max: settings.priority_fee_wei_max,
         },
     };
-    Ok(Engine::new(chain(settings)?, pool.clone(), wallet, options))
+    Ok(Engine::new(chain(settings)?, pool.clone(), keys(settings)?, options, replica_id))
 }
 
-fn chain(settings: &ChainSettings) -> anyhow::Result<Chain> {
+/// The keys that the settings of a chain open.
+pub(crate) fn keys(settings: &ChainSettings) -> anyhow::Result<Keys> {
+    Ok(Keys::open(KeySources {
+        private_key: settings.wallet_private_key.clone(),
+        mnemonic: settings.wallet_mnemonic.clone(),
+        keystore_dir: settings.wallet_keystore_dir.clone(),
+        keystore_password: settings.wallet_keystore_password.clone(),
+    })?)
+}
+
+pub(crate) fn chain(settings: &ChainSettings) -> anyhow::Result<Chain> {
     let options = ChainOptions {
         chain_id: settings.id,
         rpc_urls: settings.rpc_urls(),

@@ -169,12 +169,27 @@ impl Chain {
         Err(self.unusable(operation(from, to), "the range takes too many calls".to_owned()))
     }
 
-    /// How many transactions of `address` are mined: its next account nonce.
-    pub async fn account_nonce(&self, address: Address) -> Result<u64, ChainError> {
+    /// How many transactions of `address` stand in the chain up to `at`: its next account nonce then.
+    pub async fn account_nonce_at(
+        &self,
+        address: Address,
+        at: BlockNumberOrTag,
+    ) -> Result<u64, ChainError> {
         let operation = || format!("read the account nonce of {address}");
-        let count: U64 =
-            self.call(operation, "eth_getTransactionCount", (address, "latest")).await?;
+        let count: U64 = self.call(operation, "eth_getTransactionCount", (address, at)).await?;
         Ok(count.to())
+    }
+
+    /// The least gas at which a call does not fail as a whole. Only a defect of ours asks.
+    pub async fn estimate_gas(&self, to: Address, data: Bytes) -> Result<u64, ChainError> {
+        let request = TransactionRequest {
+            to: Some(TxKind::Call(to)),
+            input: data.into(),
+            ..TransactionRequest::default()
+        };
+        let gas: U64 =
+            self.call(|| format!("estimate a call of {to}"), "eth_estimateGas", (request,)).await?;
+        Ok(gas.to())
     }
 
     /// The account nonce of `address` at `at`, if every endpoint in use answers, and the same.
@@ -300,7 +315,7 @@ impl Chain {
         Ok(replies.into_iter().map(Log::from).collect())
     }
 
-    async fn call<Params: RpcSend, Reply: RpcRecv>(
+    pub(super) async fn call<Params: RpcSend, Reply: RpcRecv>(
         &self,
         operation: impl Fn() -> String,
         method: &'static str,

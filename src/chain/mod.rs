@@ -8,14 +8,18 @@ mod error;
 mod reply;
 mod send;
 mod send_answer;
+mod settler;
 mod snapshot;
 mod standing;
 mod survey;
 mod token;
 
+pub use alloy::eips::BlockNumberOrTag;
+
 pub use client::{Chain, ChainOptions, FeeFacts};
 pub use error::{ChainError, ChainErrorKind, EndpointName};
 pub use reply::{Block, Log, Receipt};
 pub use send_answer::{SendAnswer, SendReport};
+pub use settler::{BatchCall, Carrier, settler_deployment};
 pub use standing::LAG_BLOCKS_MAX;
 pub use token::{Fate, TRANSFER_GAS_LIMIT, TokenEvent, fate, transfer_calldata};

@@ -57,6 +57,9 @@ pub struct Settings {
     /// Settlement.
     #[serde(default)]
     pub settle: SettleSettings,
+    /// Several processes over one database.
+    #[serde(default)]
+    pub replica: ReplicaSettings,
     /// Logs.
     #[serde(default)]
     pub log: LogSettings,
@@ -116,6 +119,21 @@ impl Default for SettleSettings {
     }
 }
 
+/// How processes over one database share wallets and chains.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplicaSettings {
+    /// How long a wallet or a chain is owned without renewal, in milliseconds: after so long, a process
+    /// that died is replaced. The same for all processes.
+    pub lease_ms: u64,
+}
+
+impl Default for ReplicaSettings {
+    fn default() -> Self {
+        Self { lease_ms: 10_000 }
+    }
+}
+
 /// What is logged and how.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -169,9 +187,25 @@ pub struct ChainSettings {
     /// How often a new block is looked for while something is unmined, in milliseconds.
     #[serde(default = "ChainSettings::poll_interval_ms")]
     pub poll_interval_ms: u64,
-    /// The hot wallet's key, in hex.
-    pub wallet_private_key: SecretString,
-    /// How many transactions of the wallet may be unmined at a time.
+    /// A hot wallet's key, in hex. Its wallet is registered by itself.
+    #[serde(default)]
+    pub wallet_private_key: Option<SecretString>,
+    /// A BIP-39 phrase of hot wallets, which `quittance wallet add` registers by their index.
+    #[serde(default)]
+    pub wallet_mnemonic: Option<SecretString>,
+    /// A folder of keystore files of hot wallets, which `quittance wallet add` registers.
+    #[serde(default)]
+    pub wallet_keystore_dir: Option<PathBuf>,
+    /// What opens them.
+    #[serde(default)]
+    pub wallet_keystore_password: Option<SecretString>,
+    /// How many payments may share a transaction, within what the chain allows one.
+    #[serde(default = "ChainSettings::n_payments_per_transaction_max")]
+    pub n_payments_per_transaction_max: usize,
+    /// Whether the settler contract is deployed where it is absent and payments could share it.
+    #[serde(default = "ChainSettings::deploy_settler")]
+    pub deploy_settler: bool,
+    /// How many transactions of a wallet may be unmined at a time.
     #[serde(default = "ChainSettings::n_in_flight_max")]
     pub n_in_flight_max: usize,
     /// What a transaction offers per gas at most, in wei.
@@ -206,6 +240,16 @@ impl ChainSettings {
         2_000_000_000
     }
 
+    /// The default company: what fits into a transaction's gas.
+    pub const fn n_payments_per_transaction_max() -> usize {
+        100
+    }
+
+    /// By default the settler is deployed.
+    pub const fn deploy_settler() -> bool {
+        true
+    }
+
     /// The default number of unmined transactions; nodes guarantee an account 16 places.
     pub const fn n_in_flight_max() -> usize {
         16
@@ -223,6 +267,7 @@ impl Settings {
         };
         within("settle.wait_ms", self.settle.wait_ms, 100, SETTLE_WAIT_MS_MAX)?;
         within("database.n_connections_max", self.database.n_connections_max.into(), 4, 1_000)?;
+        within("replica.lease_ms", self.replica.lease_ms, 1_000, 60_000)?;
         if self.chains.is_empty() {
             return invalid("chains", "no chain is configured".to_owned());
         }
@@ -236,6 +281,16 @@ impl Settings {
             within(&key("poll_interval_ms"), chain.poll_interval_ms, 10, 10_000)?;
             let n_in_flight_max = u64::try_from(chain.n_in_flight_max).unwrap_or(u64::MAX);
             within(&key("n_in_flight_max"), n_in_flight_max, 1, 64)?;
+            let has_wallets = chain.wallet_private_key.is_some()
+                || chain.wallet_mnemonic.is_some()
+                || chain.wallet_keystore_dir.is_some();
+            if !has_wallets {
+                let problem = "no hot wallet: set it, or wallet_mnemonic, or wallet_keystore_dir";
+                return invalid(&key("wallet_private_key"), problem.to_owned());
+            }
+            let n_payments = u64::try_from(chain.n_payments_per_transaction_max);
+            let n_payments = n_payments.unwrap_or(u64::MAX);
+            within(&key("n_payments_per_transaction_max"), n_payments, 1, 100)?;
             if let Some(other) = names_by_id.insert(chain.id, name) {
                 return invalid(&key("id"), format!("{} is chains.{other} already", chain.id));
             }

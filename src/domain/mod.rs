@@ -30,5 +30,5 @@ pub use payment::{
     TokenDomain, X402Version,
 };
 pub use reason::{InvalidReason, Refusal};
-pub use settlement::{SettlementId, SettlementStatus, UnknownStatus};
+pub use settlement::{Depth, SettlementId, SettlementStatus, UnknownDepth, UnknownStatus};
 pub use time::UnixTime;

@@ -58,6 +58,42 @@ pub enum SettlementStatus {
     Failed,
 }
 
+/// How deep the evidence of a payment must stand before its caller is told success.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Depth {
+    /// In a canonical block. A reorganization can take it back.
+    #[default]
+    Included,
+    /// At or below the chain's `safe` head.
+    Safe,
+    /// At or below the chain's `finalized` head.
+    Finalized,
+}
+
+/// No depth is called so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a depth is included, safe or finalized")]
+pub struct UnknownDepth;
+
+impl Depth {
+    /// Every depth, the shallowest first.
+    pub const ALL: [Self; 3] = [Self::Included, Self::Safe, Self::Finalized];
+
+    /// The word in headers, in the database and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Included => "included",
+            Self::Safe => "safe",
+            Self::Finalized => "finalized",
+        }
+    }
+
+    /// Reads that word.
+    pub fn parse(text: &str) -> Result<Self, UnknownDepth> {
+        Self::ALL.into_iter().find(|depth| depth.as_str() == text).ok_or(UnknownDepth)
+    }
+}
+
 /// A status that the database should not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown settlement status {0:?}")]

@@ -1,198 +1,742 @@
-//! The wallet's loop: gives claimed settlements an account nonce, signs, stores, sends.
+//! A wallet's loop: looks after what is open, and puts what waits into transactions.
 //!
 //! Account nonce and signature are made at the moment of sending, so waiting settlements hold no
-//! nonce and leave no gap. What is stored is sent again after each block that does not hold it.
+//! nonce and leave no gap. An idle wallet sends at once; what arrives while it is at work, or while
+//! every place is taken, shares the next transaction. No receipt is ever waited for here.
 
-use std::{collections::HashMap, sync::atomic::Ordering, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
+use alloy::primitives::{Address, B256, Bytes, U256};
+use futures_util::{FutureExt, future::join_all};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    chain::{Block, TRANSFER_GAS_LIMIT, transfer_calldata},
+    chain::{
+        BatchCall, Block, BlockNumberOrTag, Carrier, FeeFacts, SendAnswer, TRANSFER_GAS_LIMIT,
+        settler_deployment, transfer_calldata,
+    },
     db::During,
-    domain::{SettlementId, SettlementStatus},
-    ledger::{self, Settlement},
+    domain::{InvalidReason, Refusal, SettlementId, SettlementStatus},
+    faults::{Defect, crash_point, has_defect},
+    ledger::{self, Proof, Settlement},
     telemetry::causes,
 };
 
 use super::{
-    Engine, EngineError, fees, outcomes,
-    store::{self, NewTransaction, OpenTransaction},
+    Engine, EngineError,
+    desk::{Account, Desk, Hold, Market},
+    outcomes,
+    policy::{
+        batch::{Room, Waiting, company_after, plan},
+        fees::{self, Fees},
+        gas::{
+            CANCEL_GAS_LIMIT, ITEM_GAS_CAP, TRANSACTION_GAS_MAX, batch_gas_limit, deploy_gas_limit,
+        },
+        nonce::{NonceFacts, NonceFinding, judge},
+        stuck::{Remedy, Stuck, remedy},
+    },
+    store::{self, NewTransaction, OpenTransaction, Purpose, Queued, WalletStatus, WalletView},
     verdict::{Verdict, examine},
-    wallet::{Call, Signed},
+    wallet::{Call, Signed, call_of},
 };
 
-/// How often the wallet looks for work without being woken: other replicas claim too.
+/// How often the wallet looks for work without being woken: notifications can be lost.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the wallet rests after trouble.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How many settlements that cannot be sent are looked into before the wallet turns to what is open.
-const N_SKIPPED_MAX: usize = 16;
+/// How many settlements that cannot be sent are looked into at a time, one by one.
+const N_EXAMINED_MAX: usize = 16;
 /// How long a settlement that cannot be paid now is left alone at least.
 const NOT_NOW_DELAY: Duration = Duration::from_secs(2);
+/// How old our knowledge of the fee market may be.
+const MARKET_AGE_MAX: Duration = Duration::from_secs(1);
+/// How old our knowledge of an idle wallet's account may be.
+const ACCOUNT_AGE_MAX: Duration = Duration::from_secs(30);
+/// Which part of the places may carry what was left unpaid before: one in four.
+const RETRY_PLACES_DIVISOR: usize = 4;
+/// For how many blocks' worth of full transactions a wallet should hold gas; below it, people are told.
+const GAS_RESERVE_TRANSACTIONS: u64 = 100;
 
-/// What this process remembers of what it sent. Lost at a restart, and then everything open is sent
-/// again, which is harmless: the bytes are the same.
-#[derive(Debug, Default)]
-struct Sent {
-    height_of: HashMap<i64, u64>,
+/// Something to be sent, signed but not stored.
+struct Draft {
+    to: Address,
+    data: Bytes,
+    gas_limit: u64,
+    purpose: Purpose,
+    settlement_ids: Vec<SettlementId>,
+}
+
+/// What a step is about, read at its beginning and kept current.
+struct Step {
+    view: WalletView,
+    open: Vec<OpenTransaction>,
+    height: u64,
 }
 
 impl Engine {
-    /// Runs the wallet until `stop`.
-    pub async fn run_wallet(&self, stop: &CancellationToken) {
-        let Some(wallet_id) = self.register_until(stop).await else { return };
-        let mut sent = Sent::default();
+    /// Works with a wallet until its lease is lost, or `stop`.
+    pub(super) async fn work_at(&self, desk: &mut Desk, stop: &CancellationToken) {
+        let mut work = self.work.subscribe();
         while !stop.is_cancelled() {
-            let pause = match Self::bounded(self.dispatch(wallet_id, &mut sent)).await {
-                Ok(()) => {
-                    self.health.wallet_succeeded();
-                    POLL_INTERVAL
-                }
+            work.mark_unchanged();
+            let step = AssertUnwindSafe(Self::bounded(self.dispatch(desk))).catch_unwind();
+            let pause = match step.await.unwrap_or(Err(EngineError::Panicked)) {
+                Ok(()) => match &desk.hold {
+                    None => {
+                        self.health.wallet_succeeded(desk.wallet_id);
+                        POLL_INTERVAL
+                    }
+                    Some(hold) => {
+                        self.health.wallet_failed(desk.wallet_id, hold.why().to_owned());
+                        POLL_INTERVAL
+                    }
+                },
+                Err(EngineError::LeaseLost { .. }) => return,
                 Err(error) => {
-                    self.health.wallet_failed(error.to_string());
+                    self.health.wallet_failed(desk.wallet_id, error.to_string());
                     tracing::warn!(
-                        error = causes(&error), chain.id = %self.chain.chain_id(), "the wallet could not go on"
+                        error = causes(&error),
+                        chain.id = %self.chain.chain_id(),
+                        wallet.address = %desk.wallet.address(),
+                        "a wallet could not go on"
                     );
                     RETRY_INTERVAL
                 }
             };
             tokio::select! {
                 () = stop.cancelled() => (),
-                () = self.work.notified() => (),
+                // The sender lives as long as the engine.
+                _ = work.changed() => (),
                 () = tokio::time::sleep(pause) => (),
             }
         }
     }
 
-    async fn register_until(&self, stop: &CancellationToken) -> Option<i32> {
-        loop {
-            match self.register().await {
-                Ok(wallet_id) => return Some(wallet_id),
-                Err(error) => {
-                    tracing::error!(error = causes(&error), "the wallet cannot start");
-                    self.health.wallet_failed(error.to_string());
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => return None,
-                () = tokio::time::sleep(POLL_INTERVAL) => (),
-            }
-        }
-    }
-
-    async fn register(&self) -> Result<i32, EngineError> {
-        self.chain.check().await?;
-        let address = self.wallet.address();
-        let on_chain = self.chain.account_nonce(address).await?;
-        let mut conn = self.pool.acquire().await.during("register a wallet")?;
-        let row = store::ensure_wallet(&mut conn, self.chain.chain_id(), address, on_chain).await?;
-        if on_chain > row.next_account_nonce {
-            return Err(EngineError::ForeignTransactions {
-                chain_id: self.chain.chain_id(),
-                address,
-                on_chain,
-                recorded: row.next_account_nonce,
-            });
-        }
-        if self.chain.balance_wei(address).await?.is_zero() {
-            tracing::error!(wallet.address = %address, "the wallet has no money for gas");
-        }
-        Ok(row.wallet_id)
-    }
-
-    /// Sends again what the last block left out, then signs for what waits, while places are free.
-    async fn dispatch(&self, wallet_id: i32, sent: &mut Sent) -> Result<(), EngineError> {
+    /// Looks after what is open, then signs for what waits, while places are free.
+    async fn dispatch(&self, desk: &mut Desk) -> Result<(), EngineError> {
         let mut conn = self.pool.acquire().await.during("read open transactions")?;
-        let open = store::open_transactions(&mut conn, wallet_id).await?;
+        // The head first: what is open is then as new as the head, or newer.
+        let view = store::wallet_view(&mut conn, desk.wallet_id).await?;
+        let open = store::open_transactions(&mut conn, desk.wallet_id).await?;
         drop(conn);
-        sent.height_of.retain(|id, _| open.iter().any(|open| open.transaction_id == *id));
-        for transaction in &open {
-            self.send_if_due(transaction, sent).await?;
+        desk.forget_all_but(&open);
+        let height = view.head.map_or(0, |(height, _)| height);
+        let mut step = Step { view, open, height };
+        let is_unknown = |account: Account| {
+            account.seen_at.elapsed() > ACCOUNT_AGE_MAX
+                || (account.height != height && !step.open.is_empty())
+        };
+        if desk.account.is_none_or(is_unknown) {
+            self.inspect(desk, &step).await?;
         }
-        let (mut n_in_flight, mut n_skipped) = (open.len(), 0_usize);
-        while n_in_flight < self.options.n_in_flight_max && n_skipped < N_SKIPPED_MAX {
-            match self.sign_next(wallet_id).await? {
-                Next::Stored(transaction) => {
-                    self.send_if_due(&transaction, sent).await?;
-                    n_in_flight = n_in_flight.saturating_add(1);
-                }
-                Next::Skipped => n_skipped = n_skipped.saturating_add(1),
-                Next::Nothing => break,
-            }
+        if !step.open.is_empty() {
+            self.attend(desk, &mut step).await?;
         }
-        metrics::gauge!("quittance_wallet_in_flight", "chain" => self.chain.chain_id().to_string())
-            .set(u32::try_from(n_in_flight).unwrap_or(u32::MAX));
+        let is_in_doubt = matches!(desk.hold, Some(Hold::Doubt(_)));
+        match step.view.status {
+            WalletStatus::Active if !is_in_doubt => self.send_waiting(desk, &mut step).await?,
+            WalletStatus::Draining if step.open.is_empty() => self.retire(desk).await?,
+            _ => (),
+        }
+        let label = desk.wallet.address().to_string();
+        metrics::gauge!("quittance_wallet_in_flight", "wallet" => label)
+            .set(u32::try_from(step.open.len()).unwrap_or(u32::MAX));
         Ok(())
     }
 
-    async fn sign_next(&self, wallet_id: i32) -> Result<Next, EngineError> {
-        let mut conn = self.pool.acquire().await.during("find the next settlement to send")?;
-        let Some((settlement_id, is_fresh)) =
-            store::next_claimed(&mut conn, self.chain.chain_id()).await?
-        else {
-            return Ok(Next::Nothing);
+    /// Looks at the account on chain: are its nonces ours, and can it pay?
+    async fn inspect(&self, desk: &mut Desk, step: &Step) -> Result<(), EngineError> {
+        let address = desk.wallet.address();
+        let at_head = match step.view.head {
+            Some((height, _)) => {
+                self.chain.account_nonce_at(address, BlockNumberOrTag::Number(height)).await?
+            }
+            None => self.chain.account_nonce_at(address, BlockNumberOrTag::Latest).await?,
         };
-        let settlement = ledger::settlement(&mut conn, settlement_id).await?;
-        let account_nonce = store::next_account_nonce(&mut conn, wallet_id).await?;
-        drop(conn);
-        if !is_fresh && !self.is_still_payable(&settlement).await? {
-            return Ok(Next::Skipped);
+        let balance_wei = self.chain.balance_wei(address).await?;
+        let (seen_at, height) = (Instant::now(), step.height);
+        let mut facts = NonceFacts {
+            next: step.view.next_account_nonce,
+            lowest_open: step.open.first().map(|open| open.account_nonce),
+            at_head,
+            at_safe: None,
+        };
+        let mut finding = judge(facts);
+        if finding == NonceFinding::Suspect {
+            facts.at_safe =
+                self.chain.account_nonce_agreed(address, BlockNumberOrTag::Safe).await?;
+            finding = judge(facts);
         }
-        let fees = fees::offer(self.chain.fee_facts().await?, self.options.fee_limits)?;
-        let signed = self.wallet.sign(&Call {
+        desk.hold = match finding {
+            NonceFinding::Ours => None,
+            NonceFinding::Suspect => {
+                tracing::error!(
+                    wallet.address = %address, account_nonce = at_head,
+                    "an account nonce was used by bytes that are not ours, as the head shows; waiting for the safe head"
+                );
+                Some(Hold::Doubt(format!("the key of wallet {address} seems to be used elsewhere")))
+            }
+            NonceFinding::Foreign(account_nonce) => {
+                self.quarantine(desk, account_nonce).await?;
+                Some(Hold::Doubt(format!("the key of wallet {address} is used elsewhere")))
+            }
+        };
+        // While in doubt, it is looked at again with every step.
+        desk.account = desk.hold.is_none().then_some(Account { seen_at, height, balance_wei });
+        Ok(())
+    }
+
+    /// Somebody else sends from the wallet: it signs nothing more until a person has looked. What its
+    /// lost transactions carried is paid from another wallet, after another look at the chain.
+    async fn quarantine(&self, desk: &Desk, account_nonce: u64) -> Result<(), EngineError> {
+        let reason =
+            format!("account nonces below {account_nonce} were used by bytes that are not ours");
+        let mut db = self.pool.begin().await.during("quarantine a wallet")?;
+        desk.lease.hold(&mut db).await?;
+        let all = [WalletStatus::Active, WalletStatus::Paused, WalletStatus::Draining];
+        store::set_wallet_status(
+            &mut db,
+            desk.wallet_id,
+            &all,
+            WalletStatus::Quarantined,
+            Some(&reason),
+        )
+        .await?;
+        let carried = store::mark_foreign(&mut db, desk.wallet_id, account_nonce).await?;
+        for settlement_id in &carried {
+            ledger::requeue(&mut db, *settlement_id, "its account nonce was used elsewhere")
+                .await?;
+        }
+        outcomes::announce(&mut db, self.chain.chain_id()).await?;
+        db.commit().await.during("quarantine a wallet")?;
+        tracing::error!(
+            wallet.address = %desk.wallet.address(), n_settlements = carried.len(), reason,
+            "a wallet is quarantined"
+        );
+        metrics::counter!("quittance_wallet_quarantines_total").increment(1);
+        Ok(())
+    }
+
+    async fn retire(&self, desk: &Desk) -> Result<(), EngineError> {
+        let mut db = self.pool.begin().await.during("retire a wallet")?;
+        desk.lease.hold(&mut db).await?;
+        let (from, to) = ([WalletStatus::Draining], WalletStatus::Retired);
+        store::set_wallet_status(&mut db, desk.wallet_id, &from, to, Some("drained")).await?;
+        db.commit().await.during("retire a wallet")?;
+        tracing::info!(wallet.address = %desk.wallet.address(), "a wallet is drained");
+        Err(EngineError::LeaseLost { name: desk.lease.name.clone() })
+    }
+
+    /// What the fee market asks, asked once a block.
+    async fn market(&self, desk: &mut Desk, height: u64) -> Result<FeeFacts, EngineError> {
+        let is_new =
+            |market: &Market| market.height == height && market.seen_at.elapsed() < MARKET_AGE_MAX;
+        if let Some(market) = desk.market.filter(is_new) {
+            return Ok(market.asks);
+        }
+        let asks = self.chain.fee_facts().await?;
+        desk.market = Some(Market { seen_at: Instant::now(), height, asks });
+        Ok(asks)
+    }
+
+    /// Sends everything open again that was not sent since the last block, with a better offer
+    /// where it needs one. In the order of account nonces.
+    async fn attend(&self, desk: &mut Desk, step: &mut Step) -> Result<(), EngineError> {
+        let height = step.height;
+        let is_due = |desk: &Desk, open: &OpenTransaction| {
+            desk.sendings
+                .get(&open.transaction_id)
+                .is_none_or(|sending| sending.last_height != height || sending.hash != open.hash)
+        };
+        if step.open.iter().all(|open| !is_due(desk, open)) {
+            return Ok(());
+        }
+        self.expect_blocks();
+        let market = self.market(desk, height).await?;
+        let first = step.open.first().map(|open| open.transaction_id);
+        for open in step.open.iter_mut().filter(|open| is_due(desk, open)) {
+            let sending = desk.sendings.get(&open.transaction_id);
+            let stuck = Stuck {
+                n_blocks: sending.map_or(0, |sending| height.saturating_sub(sending.first_height)),
+                is_first: first == Some(open.transaction_id),
+                is_cancelled: open.is_cancelled,
+                is_useless: open.is_useless,
+                offered: open.offered,
+                answer: sending.map(|sending| &sending.answer),
+            };
+            match remedy(stuck, market, self.options.fee_limits) {
+                Remedy::Resend => (),
+                Remedy::AtLimit => tracing::error!(
+                    transaction.hash = %open.hash, fee_wei_max = open.offered.fee_wei_max,
+                    "a transaction needs a better offer than the limit allows"
+                ),
+                Remedy::Bump(fees) => self.replace(desk, open, fees, false).await?,
+                Remedy::Cancel(fees) => self.replace(desk, open, fees, true).await?,
+            }
+        }
+        let is_replaced = |open: &OpenTransaction| {
+            desk.sendings.get(&open.transaction_id).is_some_and(|sent| sent.hash != open.hash)
+        };
+        let is_any_replaced = step.open.iter().any(is_replaced);
+        let due: Vec<&OpenTransaction> =
+            step.open.iter().filter(|open| is_due(desk, open)).collect();
+        let mut conn = self.pool.acquire().await.during("read attempts to send again")?;
+        let mut raws = Vec::with_capacity(due.len());
+        for open in &due {
+            raws.push(store::raw_attempt(&mut conn, open.hash).await?);
+        }
+        drop(conn);
+        let sends = due.iter().zip(&raws).map(|(open, raw)| self.hand_over(open.hash, raw));
+        let answers = join_all(sends).await;
+        if is_any_replaced {
+            crash_point("bump.after_send");
+        }
+        for (open, answer) in due.iter().zip(answers) {
+            desk.note(open.transaction_id, open.hash, height, answer);
+        }
+        Ok(())
+    }
+
+    /// Stores another attempt of an open transaction, to be sent next.
+    async fn replace(
+        &self,
+        desk: &Desk,
+        open: &mut OpenTransaction,
+        fees: Fees,
+        cancels: bool,
+    ) -> Result<(), EngineError> {
+        let cancels = cancels || open.is_cancelled;
+        let (to, data, gas_limit) = if cancels {
+            (desk.wallet.address(), Bytes::new(), CANCEL_GAS_LIMIT)
+        } else {
+            let mut conn = self.pool.acquire().await.during("read what to replace")?;
+            call_of(&store::payload_of(&mut conn, open.transaction_id).await?)?
+        };
+        let signed = desk.wallet.sign(&Call {
             chain_id: self.chain.chain_id(),
-            account_nonce,
-            to: settlement.asset,
-            data: transfer_calldata(&settlement.authorization, &settlement.signature),
-            gas_limit: TRANSFER_GAS_LIMIT,
+            account_nonce: open.account_nonce,
+            to,
+            data,
+            gas_limit,
             fees,
         })?;
+        let mut db = self.pool.begin().await.during("store another attempt")?;
+        desk.lease.hold(&mut db).await?;
+        let is_open =
+            store::store_attempt(&mut db, open.transaction_id, &signed, fees, gas_limit, cancels)
+                .await?;
+        if !is_open {
+            return Ok(());
+        }
+        db.commit().await.during("store another attempt")?;
+        crash_point("bump.after_commit");
+        tracing::info!(
+            transaction.hash = %signed.hash, replaced = %open.hash,
+            account_nonce = open.account_nonce, fee_wei_max = fees.fee_wei_max, cancels,
+            "stored a better offer"
+        );
+        metrics::counter!("quittance_replacements_total", "kind" => if cancels { "cancel" } else { "bump" })
+            .increment(1);
+        open.hash = signed.hash;
+        open.offered = fees;
+        open.gas_limit = gas_limit;
+        open.is_cancelled = cancels;
+        Ok(())
+    }
+
+    /// Gives bytes that are stored to the network, and notes for people what it said.
+    async fn hand_over(&self, hash: B256, raw: &[u8]) -> SendAnswer {
+        crash_point("send.before");
+        let report = self.chain.send(hash, raw).await;
+        crash_point("send.after");
+        let answer = report.telling().clone();
+        if !report.is_acknowledged() {
+            tracing::warn!(transaction.hash = %hash, %answer, "a send was not acknowledged");
+        }
+        crash_point("note.before");
+        let noted = async {
+            let mut conn = self.pool.acquire().await.during("note a send")?;
+            store::note_sent(&mut conn, hash, &answer.to_string()).await
+        };
+        if let Err(error) = noted.await {
+            tracing::warn!(error = causes(&error), "could not note what a node answered");
+        }
+        answer
+    }
+
+    /// Puts what waits into transactions until nothing waits or every place is taken.
+    async fn send_waiting(&self, desk: &mut Desk, step: &mut Step) -> Result<(), EngineError> {
+        loop {
+            let n_free = self.options.n_in_flight_max.saturating_sub(step.open.len());
+            let n_retrying = step.open.iter().filter(|open| open.is_retry).count();
+            let n_retries = (self.options.n_in_flight_max / RETRY_PLACES_DIVISOR).max(1);
+            let room = Room {
+                n_together_max: self.options.n_together_max,
+                n_transactions: n_free,
+                n_retries: n_retries.saturating_sub(n_retrying),
+            };
+            if n_free == 0 {
+                return Ok(());
+            }
+            let mut conn = self.pool.acquire().await.during("find settlements to send")?;
+            let chain_id = self.chain.chain_id();
+            let queued =
+                store::reserve(&mut conn, chain_id, room.n_together_max, room.n_retries > 0)
+                    .await?;
+            if queued.is_empty() {
+                return Ok(());
+            }
+            let ids: Vec<SettlementId> = queued.iter().map(|queued| queued.settlement_id).collect();
+            let settlements = ledger::settlements(&mut conn, &ids).await?;
+            drop(conn);
+            let sent = self.send_reserved(desk, step, room, &queued, settlements).await;
+            let n_sent = sent.as_ref().map_or(0, |sent| *sent);
+            if n_sent < queued.len() {
+                let mut conn = self.pool.acquire().await.during("give settlements back")?;
+                store::unreserve(&mut conn, &ids).await?;
+            }
+            sent?;
+            if n_sent == 0 || queued.len() < room.n_together_max || desk.hold.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends what a wallet has reserved, and returns how many settlements it sent.
+    async fn send_reserved(
+        &self,
+        desk: &mut Desk,
+        step: &mut Step,
+        room: Room,
+        queued: &[Queued],
+        settlements: Vec<Settlement>,
+    ) -> Result<usize, EngineError> {
+        let settlements = self.sieve(desk, queued, settlements).await?;
+        let waiting: Vec<Waiting> = settlements
+            .iter()
+            .map(|(queued, settlement)| Waiting {
+                n_together_max: queued.n_together_max,
+                n_bytes: item(settlement).n_bytes(),
+            })
+            .collect();
+        let mut n_sent = 0_usize;
+        for batch in plan(&waiting, room) {
+            let carried: Vec<&Settlement> = batch
+                .items
+                .iter()
+                .filter_map(|index| settlements.get(*index).map(|(_, settlement)| settlement))
+                .collect();
+            let is_retry = batch.n_together_max.is_some();
+            if !self.send_batch(desk, step, &carried, is_retry).await? {
+                break;
+            }
+            n_sent = n_sent.saturating_add(carried.len());
+        }
+        Ok(n_sent)
+    }
+
+    /// Signs, stores and sends one transaction. `false` if it was not stored: nothing was sent then.
+    async fn send_batch(
+        &self,
+        desk: &mut Desk,
+        step: &mut Step,
+        carried: &[&Settlement],
+        is_retry: bool,
+    ) -> Result<bool, EngineError> {
+        let settlement_ids: Vec<SettlementId> =
+            carried.iter().map(|settlement| settlement.settlement_id).collect();
+        let carrier = match carried.len() {
+            1 => None,
+            _ => Some(self.carrier(desk, step).await?),
+        };
+        let purpose = if is_retry { Purpose::Retry } else { Purpose::Pay };
+        // A settlement that cannot even be encoded must not stop the others.
+        let drafted = catch_unwind(AssertUnwindSafe(|| draft(carried, carrier, purpose)));
+        let Ok(mut draft) = drafted else {
+            tracing::error!(?settlement_ids, "settlements could not be encoded");
+            let mut conn = self.pool.acquire().await.during("set settlements apart")?;
+            if let [alone] = settlement_ids.as_slice() {
+                store::postpone(&mut conn, *alone, NOT_NOW_DELAY).await?;
+            } else {
+                let n_together = company_after(settlement_ids.len(), true);
+                store::limit_company(&mut conn, &settlement_ids, n_together).await?;
+            }
+            return Ok(false);
+        };
+        if has_defect(Defect::EstimateGas) && carrier.is_some() {
+            draft.gas_limit = self.chain.estimate_gas(draft.to, draft.data.clone()).await?;
+        }
+        let n_items = settlement_ids.len();
+        draft.settlement_ids = settlement_ids;
+        let is_sent = self.send_draft(desk, step, draft).await?;
+        if is_sent {
+            metrics::histogram!("quittance_batch_items")
+                .record(u32::try_from(n_items).unwrap_or(0));
+        }
+        Ok(is_sent)
+    }
+
+    /// What carries a batch. Where the settler is absent and may be deployed, it is, along with this
+    /// batch, which Multicall3 carries meanwhile.
+    async fn carrier(&self, desk: &mut Desk, step: &mut Step) -> Result<Carrier, EngineError> {
+        if self.settler_seen_at.load(Ordering::Relaxed) != 0 {
+            return Ok(Carrier::Settler);
+        }
+        if self.chain.has_settler().await? {
+            self.settler_seen_at.store(step.height.max(1), Ordering::Relaxed);
+            return Ok(Carrier::Settler);
+        }
+        let n_free = self.options.n_in_flight_max.saturating_sub(step.open.len());
+        if self.options.deploys_settler && n_free > 1 {
+            let mut conn = self.pool.acquire().await.during("look for a deployment")?;
+            let is_deploying = store::is_deploying(&mut conn, self.chain.chain_id()).await?;
+            drop(conn);
+            if !is_deploying && self.chain.has_deployer().await? {
+                let (to, data) = settler_deployment();
+                let gas_limit = deploy_gas_limit(&data);
+                let (purpose, settlement_ids) = (Purpose::Deploy, Vec::new());
+                let draft = Draft { to, data, gas_limit, purpose, settlement_ids };
+                self.send_draft(desk, step, draft).await?;
+            }
+        }
+        Ok(Carrier::Multicall3)
+    }
+
+    async fn send_draft(
+        &self,
+        desk: &mut Desk,
+        step: &mut Step,
+        draft: Draft,
+    ) -> Result<bool, EngineError> {
+        let market = self.market(desk, step.height).await?;
+        let fees = fees::offer(market, self.options.fee_limits)?;
+        if !self.can_pay(desk, step, draft.gas_limit, fees).await? {
+            return Ok(false);
+        }
+        let account_nonce = step.view.next_account_nonce;
+        let signed = desk.wallet.sign(&Call {
+            chain_id: self.chain.chain_id(),
+            account_nonce,
+            to: draft.to,
+            data: draft.data,
+            gas_limit: draft.gas_limit,
+            fees,
+        })?;
+        crash_point("sign.after");
         let new = NewTransaction {
-            wallet_id,
+            wallet_id: desk.wallet_id,
             chain_id: self.chain.chain_id(),
             account_nonce,
             signed: &signed,
             fees,
-            gas_limit: TRANSFER_GAS_LIMIT,
-            settlement_ids: &[settlement_id],
+            gas_limit: draft.gas_limit,
+            purpose: draft.purpose,
+            epoch: desk.lease.epoch,
+            settlement_ids: &draft.settlement_ids,
         };
-        Ok(match self.store(&new, settlement_id).await? {
-            Some(transaction_id) => {
-                tracing::info!(
-                    settlement.id = %settlement_id,
-                    transaction.hash = %signed.hash,
-                    account_nonce,
-                    "stored a transaction"
-                );
-                let Signed { hash, raw } = signed;
-                Next::Stored(OpenTransaction { transaction_id, hash, raw })
+        let Some(transaction_id) = self.store(desk, &new).await? else { return Ok(false) };
+        tracing::info!(
+            transaction.hash = %signed.hash, account_nonce, gas_limit = draft.gas_limit,
+            n_settlements = draft.settlement_ids.len(), purpose = ?draft.purpose,
+            "stored a transaction"
+        );
+        step.view.next_account_nonce = account_nonce.saturating_add(1);
+        step.open.push(OpenTransaction {
+            transaction_id,
+            account_nonce,
+            hash: signed.hash,
+            gas_limit: draft.gas_limit,
+            is_cancelled: false,
+            offered: fees,
+            is_retry: draft.purpose == Purpose::Retry,
+            is_useless: false,
+        });
+        self.expect_blocks();
+        if !self.is_following.load(Ordering::Relaxed) {
+            self.hint.notify_one();
+        }
+        let Signed { hash, raw } = signed;
+        let answer = self.hand_over(hash, &raw).await;
+        if answer == SendAnswer::InsufficientFunds {
+            // What we know of the balance is wrong.
+            desk.account = None;
+        }
+        if has_defect(Defect::FailOnTimeout) && matches!(answer, SendAnswer::Unknown(_)) {
+            self.fail_unanswered(&draft.settlement_ids).await?;
+        }
+        let is_forgotten = match answer {
+            SendAnswer::Accepted | SendAnswer::AlreadyKnown => false,
+            SendAnswer::Unknown(_) => {
+                has_defect(Defect::RecycleNonce) || has_defect(Defect::ResetNonce)
             }
-            None => Next::Skipped,
-        })
+            _ => has_defect(Defect::ResetNonce),
+        };
+        if is_forgotten {
+            self.forget_transaction(desk, account_nonce).await?;
+        }
+        desk.note(transaction_id, hash, step.height, answer);
+        Ok(true)
     }
 
-    /// One database transaction: the nonce, the bytes, and the settlement's state. What is signed
-    /// and not stored is thrown away and was never sent.
+    /// What [`Defect::FailOnTimeout`] does.
+    async fn fail_unanswered(&self, settlement_ids: &[SettlementId]) -> Result<(), EngineError> {
+        let refusal = Refusal::new(InvalidReason::SimulationFailed, "the send timed out");
+        let mut db = self.pool.begin().await.during("fail what was not answered")?;
+        for settlement_id in settlement_ids {
+            let expected = [SettlementStatus::Submitted];
+            ledger::fail(&mut db, *settlement_id, &expected, &refusal).await?;
+        }
+        outcomes::announce(&mut db, self.chain.chain_id()).await?;
+        Ok(db.commit().await.during("fail what was not answered")?)
+    }
+
+    /// What [`Defect::ResetNonce`] and [`Defect::RecycleNonce`] do; that the nonce cannot go back as
+    /// well is the database's doing.
+    async fn forget_transaction(&self, desk: &Desk, account_nonce: u64) -> Result<(), EngineError> {
+        let mut db = self.pool.begin().await.during("forget a transaction")?;
+        let beyond = account_nonce.saturating_add(1);
+        for settlement_id in store::mark_foreign(&mut db, desk.wallet_id, beyond).await? {
+            ledger::requeue(&mut db, settlement_id, "its send failed").await?;
+        }
+        Ok(db.commit().await.during("forget a transaction")?)
+    }
+
+    /// Whether the wallet can pay for everything open and for this. What it must hold is what nodes ask
+    /// of it: every limit at its highest price.
+    async fn can_pay(
+        &self,
+        desk: &mut Desk,
+        step: &Step,
+        gas_limit: u64,
+        fees: Fees,
+    ) -> Result<bool, EngineError> {
+        let cost = |gas_limit: u64, fees: Fees| {
+            U256::from(gas_limit).saturating_mul(U256::from(fees.fee_wei_max))
+        };
+        let committed = step
+            .open
+            .iter()
+            .map(|open| cost(open.gas_limit, open.offered))
+            .fold(U256::ZERO, U256::saturating_add);
+        let needed = committed.saturating_add(cost(gas_limit, fees));
+        let address = desk.wallet.address();
+        let mut balance_wei = desk.account.map_or(U256::ZERO, |account| account.balance_wei);
+        if balance_wei < needed {
+            balance_wei = self.chain.balance_wei(address).await?;
+            if let Some(account) = &mut desk.account {
+                account.balance_wei = balance_wei;
+            }
+        }
+        let full = cost(TRANSACTION_GAS_MAX, fees);
+        let left = balance_wei.checked_div(full).unwrap_or(U256::MAX);
+        metrics::gauge!("quittance_wallet_transactions_left", "wallet" => address.to_string())
+            .set(u32::try_from(left).unwrap_or(u32::MAX));
+        if balance_wei < needed {
+            let why = format!(
+                "wallet {address} holds {balance_wei} wei and needs {needed} for its next transaction"
+            );
+            if desk.hold.is_none() {
+                tracing::error!(wallet.address = %address, why, "a wallet is short of gas and pauses");
+            }
+            desk.hold = Some(Hold::ShortOfGas(why));
+            return Ok(false);
+        }
+        if left < U256::from(GAS_RESERVE_TRANSACTIONS) {
+            tracing::warn!(
+                wallet.address = %address, %balance_wei, "a wallet runs low on gas"
+            );
+        }
+        desk.hold = None;
+        Ok(true)
+    }
+
+    /// One database transaction: the nonce, the bytes, and the settlements' state. What is signed and
+    /// not stored is thrown away and was never sent.
     async fn store(
         &self,
+        desk: &Desk,
         new: &NewTransaction<'_>,
-        settlement_id: SettlementId,
     ) -> Result<Option<i64>, EngineError> {
         let mut db = self.pool.begin().await.during("store a transaction")?;
+        desk.lease.hold(&mut db).await?;
         let Some(transaction_id) = store::store_transaction(&mut db, new).await? else {
             return Ok(None);
         };
-        if !ledger::submit(&mut db, settlement_id, new.signed.hash).await? {
+        if !new.settlement_ids.is_empty()
+            && !ledger::submit(&mut db, new.settlement_ids, new.signed.hash).await?
+        {
             return Ok(None);
         }
+        crash_point("claim.before_commit");
         db.commit().await.during("store a transaction")?;
+        crash_point("claim.after_commit");
         Ok(Some(transaction_id))
+    }
+
+    /// Keeps what can be paid now. What was verified a moment ago is trusted; the others are tried
+    /// together, and what fails there is looked into alone.
+    async fn sieve(
+        &self,
+        desk: &Desk,
+        queued: &[Queued],
+        settlements: Vec<Settlement>,
+    ) -> Result<Vec<(Queued, Settlement)>, EngineError> {
+        let mut kept: Vec<(Queued, Settlement)> = Vec::with_capacity(settlements.len());
+        for settlement in settlements {
+            let id = settlement.settlement_id;
+            if let Some(queued) = queued.iter().find(|queued| queued.settlement_id == id) {
+                kept.push((*queued, settlement));
+            }
+        }
+        let stale: Vec<BatchCall> = kept
+            .iter()
+            .filter(|(queued, _)| !queued.is_fresh)
+            .map(|(_, settlement)| item(settlement))
+            .collect();
+        if stale.is_empty() {
+            return Ok(kept);
+        }
+        let succeeds = match stale.len() {
+            // One is looked into at once.
+            1 => vec![false],
+            n => match self.chain.try_calls(&stale, batch_gas_limit(&[], n)).await {
+                Ok(succeeds) => succeeds,
+                Err(error) => {
+                    tracing::warn!(error = causes(&error), "could not try a batch");
+                    vec![false; n]
+                }
+            },
+        };
+        crash_point("preflight.after");
+        let (mut tried, mut n_examined) = (succeeds.into_iter(), 0_usize);
+        let mut payable = Vec::with_capacity(kept.len());
+        for (queued, settlement) in kept {
+            if !queued.is_fresh && !tried.next().unwrap_or(false) {
+                if n_examined >= N_EXAMINED_MAX {
+                    continue;
+                }
+                n_examined = n_examined.saturating_add(1);
+                if !self.is_still_payable(desk, &settlement).await? {
+                    continue;
+                }
+            }
+            payable.push((queued, settlement));
+        }
+        Ok(payable)
     }
 
     /// Looks at an old claim once more before it is signed for. What proves it paid or unpayable is
     /// written; what cannot be told is left for later.
-    async fn is_still_payable(&self, settlement: &Settlement) -> Result<bool, EngineError> {
+    async fn is_still_payable(
+        &self,
+        desk: &Desk,
+        settlement: &Settlement,
+    ) -> Result<bool, EngineError> {
         let settlement_id = settlement.settlement_id;
         let examined = match self.applied_tip(settlement).await? {
             Some(block) => examine(&self.chain, settlement, &block).await,
@@ -210,6 +754,7 @@ impl Engine {
         };
         let chain_id = self.chain.chain_id();
         let mut db = self.pool.begin().await.during("settle what was found")?;
+        desk.lease.hold(&mut db).await?;
         let is_written = match verdict {
             Verdict::Refused(refusal) => {
                 let expected = [SettlementStatus::Claimed];
@@ -217,8 +762,9 @@ impl Engine {
             }
             // In a block above the applied head, the follower will find it by itself.
             Verdict::Paid(evidence) => {
+                let proof = Proof { settlement_id, evidence, by_us: false };
                 store::is_canonical(&mut db, chain_id, &evidence).await?
-                    && ledger::include(&mut db, chain_id, settlement_id, &evidence, false).await?
+                    && !ledger::include(&mut db, chain_id, &[proof]).await?.is_empty()
             }
             Verdict::Payable | Verdict::NotNow(_) => false,
         };
@@ -250,33 +796,27 @@ impl Engine {
         store::postpone(&mut conn, settlement_id, NOT_NOW_DELAY).await?;
         Ok(false)
     }
+}
 
-    async fn send_if_due(
-        &self,
-        transaction: &OpenTransaction,
-        sent: &mut Sent,
-    ) -> Result<(), EngineError> {
-        let height = self.applied_height.load(Ordering::Relaxed);
-        if sent.height_of.get(&transaction.transaction_id) == Some(&height) {
-            return Ok(());
-        }
-        sent.height_of.insert(transaction.transaction_id, height);
-        self.expect_blocks();
-        let report = self.chain.send(transaction.hash, &transaction.raw).await;
-        let answer = report.telling().to_string();
-        if !report.is_acknowledged() {
-            tracing::warn!(
-                transaction.hash = %transaction.hash, answer, "a send was not acknowledged"
-            );
-        }
-        let mut conn = self.pool.acquire().await.during("note a send")?;
-        store::note_sent(&mut conn, transaction.hash, &answer).await?;
-        Ok(())
+/// A settlement as an item of a batch.
+fn item(settlement: &Settlement) -> BatchCall {
+    BatchCall {
+        target: settlement.asset,
+        data: transfer_calldata(&settlement.authorization, &settlement.signature),
+        gas_cap: ITEM_GAS_CAP,
     }
 }
 
-enum Next {
-    Stored(OpenTransaction),
-    Skipped,
-    Nothing,
+/// The call that pays `carried`: straight to the token for one, through a carrier for several.
+fn draft(carried: &[&Settlement], carrier: Option<Carrier>, purpose: Purpose) -> Draft {
+    let calls: Vec<BatchCall> = carried.iter().map(|settlement| item(settlement)).collect();
+    let (to, data, gas_limit) = match (calls.as_slice(), carrier) {
+        ([only], None) => (only.target, only.data.clone(), TRANSFER_GAS_LIMIT),
+        (calls, carrier) => {
+            let (to, data) = carrier.unwrap_or(Carrier::Settler).call(calls);
+            let gas_limit = batch_gas_limit(&data, calls.len());
+            (to, data, gas_limit)
+        }
+    };
+    Draft { to, data, gas_limit, purpose, settlement_ids: Vec::new() }
 }

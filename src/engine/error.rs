@@ -4,7 +4,7 @@ use alloy::primitives::Address;
 
 use crate::{chain::ChainError, db::DbError, domain::ChainId};
 
-use super::fees::FeesTooHigh;
+use super::{keys::KeyError, policy::fees::FeesTooHigh};
 
 /// What stopped a step of the engine.
 #[derive(Debug, thiserror::Error)]
@@ -23,21 +23,31 @@ pub enum EngineError {
         /// The oldest block kept.
         number: u64,
     },
-    /// Somebody else sends from our wallet. A person must look.
+    /// A wallet that is to be registered has transactions that are not mined, and that are not ours.
     #[error(
-        "wallet {address} on {chain_id} has {on_chain} transactions on chain and {recorded} in the books: \
-         its key is used elsewhere, or the database is not this wallet's"
+        "wallet {address} has {n} unmined transactions that are not in the books; wait for them"
     )]
-    ForeignTransactions {
-        /// Which chain.
-        chain_id: ChainId,
+    PendingTransactions {
         /// Which wallet.
         address: Address,
-        /// The account nonce that the chain tells.
-        on_chain: u64,
-        /// The account nonce that the books expect.
-        recorded: u64,
+        /// How many.
+        n: u64,
     },
+    /// Another process owns what this one was about to write.
+    #[error("the lease {name} is another's")]
+    LeaseLost {
+        /// Which.
+        name: String,
+    },
+    /// The key of a wallet cannot be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A stored attempt is not a transaction of ours.
+    #[error("a stored attempt cannot be read as a transaction")]
+    UnreadableAttempt,
+    /// Code of ours panicked; the step was given up.
+    #[error("a step panicked")]
+    Panicked,
     /// The chain asks more than is offered. What waits, waits on.
     #[error(transparent)]
     FeesTooHigh(#[from] FeesTooHigh),

@@ -1,13 +1,18 @@
 //! The block follower: reads every block once, in order, and writes what it proves.
 //!
-//! A block is applied in one database transaction that moves the head from its parent to it, so each
-//! block counts once however many processes read. Reorganizations are found by parent hash; a
+//! One process follows a chain at a time, by its lease. A block is applied in one database transaction
+//! that moves the head from its parent to it, so each block counts once. Reorganizations are found by parent hash; a
 //! height alone proves nothing.
 
-use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use alloy::primitives::B256;
-use futures_util::future::try_join_all;
+use futures_util::{FutureExt, future::try_join_all};
 use sqlx::PgConnection;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,14 +21,19 @@ use crate::{
     chain::{Block, ChainError, Receipt, TokenEvent},
     db::During,
     domain::{SettlementId, SettlementStatus, UnixTime},
-    ledger::{self, GasShare},
+    faults::{Defect, crash_point, has_defect},
+    ledger::{self, GasShare, Proof},
     telemetry::causes,
 };
 
 use super::{
     Engine, EngineError,
-    block::{BlockFacts, Decisions, decide, gas_shares},
+    lease::Lease,
     outcomes,
+    policy::{
+        batch::company_after,
+        block::{BlockFacts, Decisions, decide, gas_shares},
+    },
     store::{self, Tip},
     verdict::{Verdict, examine},
 };
@@ -49,17 +59,49 @@ enum Step {
 }
 
 impl Engine {
-    /// Follows the chain until `stop`.
+    /// Follows the chain until `stop`, whenever no other process does.
     pub async fn run_follower(&self, stop: &CancellationToken) {
+        let name = format!("follower:{}", self.chain.chain_id());
+        while !stop.is_cancelled() {
+            match Self::bounded(self.acquire(&name)).await {
+                Ok(Some(lease)) => {
+                    self.is_following.store(true, Ordering::SeqCst);
+                    tokio::select! {
+                        () = self.keep(&lease) => (),
+                        () = self.follow_until(&lease, stop) => (),
+                    }
+                    self.is_following.store(false, Ordering::SeqCst);
+                    self.release(&lease).await;
+                }
+                // Another process follows; ours needs the chain for verification all the same.
+                Ok(None) => match self.chain.latest_block().await {
+                    Ok(_) => self.health.follower_succeeded(),
+                    Err(error) => self.health.follower_failed(error.to_string()),
+                },
+                Err(error) => {
+                    tracing::warn!(error = causes(&error), "could not take the follower's lease");
+                    self.health.follower_failed(error.to_string());
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => (),
+                () = tokio::time::sleep(IDLE_POLL_INTERVAL) => (),
+            }
+        }
+    }
+
+    async fn follow_until(&self, lease: &Lease, stop: &CancellationToken) {
         let mut promoted_at = None;
         while !stop.is_cancelled() {
-            let pause = match Self::bounded(self.follow(&mut promoted_at)).await {
+            let step = AssertUnwindSafe(Self::bounded(self.follow(lease, &mut promoted_at)));
+            let pause = match step.catch_unwind().await.unwrap_or(Err(EngineError::Panicked)) {
                 Ok(Step::Moved) => continue,
                 Ok(Step::Behind) => IDLE_POLL_INTERVAL,
                 Ok(Step::UpToDate) if self.busy.load(Ordering::SeqCst) => {
                     self.options.poll_interval
                 }
                 Ok(Step::UpToDate) => IDLE_POLL_INTERVAL,
+                Err(EngineError::LeaseLost { .. }) => return,
                 Err(error) => {
                     tracing::warn!(
                         error = causes(&error), chain.id = %self.chain.chain_id(), "the follower could not go on"
@@ -76,18 +118,21 @@ impl Engine {
         }
     }
 
-    async fn follow(&self, promoted_at: &mut Option<Instant>) -> Result<Step, EngineError> {
+    async fn follow(
+        &self,
+        lease: &Lease,
+        promoted_at: &mut Option<Instant>,
+    ) -> Result<Step, EngineError> {
         let latest = self.chain.latest_block().await?;
         let chain_id = self.chain.chain_id();
         let mut conn = self.pool.acquire().await.during("read the applied head")?;
         let Some(tip) = store::tip(&mut conn, chain_id).await? else {
             drop(conn);
-            return self.start_at(&latest).await;
+            return self.start_at(lease, &latest).await;
         };
-        self.applied_height.store(tip.number, Ordering::Relaxed);
         if latest.hash == tip.hash {
             drop(conn);
-            self.promote_if_due(tip, latest.timestamp, promoted_at).await?;
+            self.promote_if_due(lease, tip, latest.timestamp, promoted_at).await?;
             self.health.follower_succeeded();
             return Ok(Step::UpToDate);
         }
@@ -102,13 +147,13 @@ impl Engine {
                 ));
                 return Ok(Step::Behind);
             }
-            return self.unwind(tip, latest.number).await;
+            return self.unwind(lease, tip, latest.number).await;
         }
         if latest.parent_hash != tip.hash
             && store::unfinished(&mut conn, chain_id, latest.timestamp).await?.is_nothing()
         {
             drop(conn);
-            return self.jump(tip, &latest).await;
+            return self.jump(lease, tip, &latest).await;
         }
         drop(conn);
         let (next_number, latest_number) = (tip.number.saturating_add(1), latest.number);
@@ -117,9 +162,12 @@ impl Engine {
         } else {
             self.chain.block_at(next_number).await?
         };
+        let ignores_parents = has_defect(Defect::ReorgByHeight);
         match next {
-            Some(next) if next.parent_hash == tip.hash => self.apply(&next).await?,
-            Some(_) => return self.unwind(tip, latest_number).await,
+            Some(next) if next.parent_hash == tip.hash || ignores_parents => {
+                self.apply(lease, tip, &next).await?
+            }
+            Some(_) => return self.unwind(lease, tip, latest_number).await,
             None => {
                 let what = format!("it has no block {next_number}");
                 return Err(self.chain.contradiction(what).into());
@@ -134,33 +182,33 @@ impl Engine {
         Ok(Step::Moved)
     }
 
-    async fn start_at(&self, block: &Block) -> Result<Step, EngineError> {
+    async fn start_at(&self, lease: &Lease, block: &Block) -> Result<Step, EngineError> {
         // A height of another chain, once recorded, would make this chain look as if it lagged.
         self.chain.check().await?;
         let mut db = self.pool.begin().await.during("start following a chain")?;
+        lease.hold(&mut db).await?;
         store::start_at(&mut db, self.chain.chain_id(), block).await?;
         db.commit().await.during("start following a chain")?;
-        self.applied_height.store(block.number, Ordering::Relaxed);
         Ok(Step::Moved)
     }
 
     /// Passes over blocks that can concern nobody.
-    async fn jump(&self, tip: Tip, block: &Block) -> Result<Step, EngineError> {
+    async fn jump(&self, lease: &Lease, tip: Tip, block: &Block) -> Result<Step, EngineError> {
         self.chain.check().await?;
         let chain_id = self.chain.chain_id();
         let mut db = self.pool.begin().await.during("pass over blocks")?;
+        lease.hold(&mut db).await?;
         // Asked again with the head held: somebody may have applied a block or claimed a payment.
         let is_at_tip = store::hold_tip(&mut db, chain_id, tip).await?;
         if is_at_tip && store::unfinished(&mut db, chain_id, block.timestamp).await?.is_nothing() {
             store::start_at(&mut db, chain_id, block).await?;
             db.commit().await.during("pass over blocks")?;
-            self.applied_height.store(block.number, Ordering::Relaxed);
         }
         Ok(Step::Moved)
     }
 
     /// Reads what `block` holds, decides, and writes it all in one database transaction.
-    async fn apply(&self, block: &Block) -> Result<(), EngineError> {
+    async fn apply(&self, lease: &Lease, tip: Tip, block: &Block) -> Result<(), EngineError> {
         let facts = self.gather(block).await?;
         let mut decisions = decide(&facts);
         let mut requeued = Vec::new();
@@ -171,7 +219,7 @@ impl Engine {
             }
             match examine(&self.chain, settlement, block).await {
                 Ok(Verdict::Paid(evidence)) => {
-                    decisions.paid.push((settlement_id, evidence, false));
+                    decisions.paid.push(Proof { settlement_id, evidence, by_us: false });
                 }
                 Ok(Verdict::Refused(refusal)) => decisions.refused.push((settlement_id, refusal)),
                 Ok(Verdict::Payable | Verdict::NotNow(_)) => requeued.push(settlement_id),
@@ -186,16 +234,18 @@ impl Engine {
             }
         }
         let mut db = self.pool.begin().await.during("apply a block")?;
-        if !store::advance(&mut db, self.chain.chain_id(), block).await? {
-            // Another process was faster. Its transaction wrote the same.
+        lease.hold(&mut db).await?;
+        if !store::advance(&mut db, self.chain.chain_id(), block, tip.hash).await? {
+            // The head was moved meanwhile; it is read again.
             return Ok(());
         }
-        self.write(&mut db, block, &facts, &decisions, &requeued).await?;
+        self.write(&mut db, &facts, &decisions, &requeued).await?;
         self.look_for_work(&mut db, block.timestamp).await?;
+        crash_point("block.before_commit");
         db.commit().await.during("apply a block")?;
+        crash_point("block.after_commit");
 
-        self.applied_height.store(block.number, Ordering::Relaxed);
-        self.work.notify_one();
+        self.wake_wallets();
         report(block, &decisions);
         Ok(())
     }
@@ -263,35 +313,31 @@ impl Engine {
     async fn write(
         &self,
         conn: &mut PgConnection,
-        block: &Block,
         facts: &BlockFacts,
         decisions: &Decisions,
         requeued: &[SettlementId],
     ) -> Result<(), EngineError> {
         let chain_id = self.chain.chain_id();
+        let mut shares = Vec::new();
         for mined in &facts.ours {
-            store::mark_mined(conn, mined.transaction_id, mined.hash, block).await?;
             let Some(receipt) = facts.receipts.get(&mined.hash) else { continue };
-            let shares = gas_shares(receipt.fee_wei, mined.settlement_ids.len());
-            for (settlement_id, fee_wei) in mined.settlement_ids.iter().zip(shares) {
-                let share = GasShare {
+            store::mark_mined(conn, mined.transaction_id, receipt).await?;
+            let parts = gas_shares(receipt.fee_wei, mined.settlement_ids.len());
+            shares.extend(mined.settlement_ids.iter().zip(parts).map(
+                |(settlement_id, fee_wei)| GasShare {
                     settlement_id: *settlement_id,
                     transaction_id: mined.transaction_id,
                     chain_id,
                     wallet: mined.wallet,
                     fee_wei,
-                    block_hash: block.hash,
-                };
-                ledger::post_gas(conn, &share).await?;
-            }
+                    block_hash: receipt.block_hash,
+                },
+            ));
         }
-        for (settlement_id, evidence, by_us) in &decisions.paid {
-            if store::is_canonical(conn, chain_id, evidence).await? {
-                ledger::include(conn, chain_id, *settlement_id, evidence, *by_us).await?;
-            } else {
-                ledger::requeue(conn, *settlement_id, "paid in a block that was not read").await?;
-            }
+        if !shares.is_empty() {
+            ledger::post_gas(conn, &shares).await?;
         }
+        self.write_paid(conn, &decisions.paid).await?;
         for (settlement_id, refusal) in &decisions.refused {
             let expected = [SettlementStatus::Claimed, SettlementStatus::Submitted];
             ledger::fail(conn, *settlement_id, &expected, refusal).await?;
@@ -299,27 +345,70 @@ impl Engine {
         for settlement_id in requeued {
             ledger::requeue(conn, *settlement_id, "mined without moving the money").await?;
         }
-        if !decisions.paid.is_empty() || !decisions.refused.is_empty() {
+        // What was left unpaid travels apart from now on.
+        for mined in &facts.ours {
+            let left: Vec<SettlementId> =
+                mined.settlement_ids.iter().filter(|id| requeued.contains(id)).copied().collect();
+            if !left.is_empty() {
+                let has_reverted =
+                    facts.receipts.get(&mined.hash).is_some_and(|receipt| !receipt.succeeded);
+                let n_together = company_after(mined.settlement_ids.len(), has_reverted);
+                store::limit_company(conn, &left, n_together).await?;
+            }
+        }
+        if !facts.ours.is_empty() || !decisions.paid.is_empty() || !decisions.refused.is_empty() {
             outcomes::announce(conn, chain_id).await?;
         }
         Ok(())
     }
 
+    async fn write_paid(&self, conn: &mut PgConnection, paid: &[Proof]) -> Result<(), EngineError> {
+        let chain_id = self.chain.chain_id();
+        let mut standing = Vec::with_capacity(paid.len());
+        // Most evidence is of one block, which is asked about once.
+        let mut canonical = HashMap::new();
+        for proof in paid {
+            let block_hash = proof.evidence.block_hash;
+            let is_canonical = match canonical.get(&block_hash) {
+                Some(is_canonical) => *is_canonical,
+                None => store::is_canonical(conn, chain_id, &proof.evidence).await?,
+            };
+            canonical.insert(block_hash, is_canonical);
+            if is_canonical {
+                standing.push(*proof);
+            } else {
+                let why = "paid in a block that was not read";
+                ledger::requeue(conn, proof.settlement_id, why).await?;
+            }
+        }
+        ledger::include(conn, chain_id, &standing).await?;
+        Ok(())
+    }
+
     /// Goes back to the newest applied block that is still canonical, taking back what the blocks
     /// above it proved. The signed bytes are kept and sent again.
-    async fn unwind(&self, tip: Tip, latest_number: u64) -> Result<Step, EngineError> {
+    async fn unwind(
+        &self,
+        lease: &Lease,
+        tip: Tip,
+        latest_number: u64,
+    ) -> Result<Step, EngineError> {
         // Another chain is no reorganization of this one.
         self.chain.check().await?;
         let chain_id = self.chain.chain_id();
         let ancestor = self.common_ancestor(tip.number.min(latest_number)).await?;
         let mut db = self.pool.begin().await.during("unwind blocks")?;
+        lease.hold(&mut db).await?;
         let Some(left) = store::rewind(&mut db, chain_id, tip, &ancestor).await? else {
             return Ok(Step::Moved);
         };
         let reopened = store::reopen(&mut db, chain_id, ancestor.number).await?;
         let n_orphaned = ledger::orphan(&mut db, chain_id, ancestor.number).await?;
         ledger::reverse_gas(&mut db, &reopened, &left).await?;
+        outcomes::announce(&mut db, chain_id).await?;
+        crash_point("unwind.before_commit");
         db.commit().await.during("unwind blocks")?;
+        crash_point("unwind.after_commit");
 
         tracing::warn!(
             chain.id = %chain_id,
@@ -330,9 +419,9 @@ impl Engine {
             "a reorganization removed blocks"
         );
         metrics::counter!("quittance_reorgs_total", "chain" => chain_id.to_string()).increment(1);
-        self.applied_height.store(ancestor.number, Ordering::Relaxed);
+        self.settler_seen_at.store(0, Ordering::Relaxed);
         self.expect_blocks();
-        self.work.notify_one();
+        self.wake_wallets();
         Ok(Step::Moved)
     }
 
@@ -364,6 +453,7 @@ impl Engine {
 
     async fn promote_if_due(
         &self,
+        lease: &Lease,
         tip: Tip,
         block_time: UnixTime,
         promoted_at: &mut Option<Instant>,
@@ -384,13 +474,16 @@ impl Engine {
             return Ok(());
         };
         let mut db = self.pool.begin().await.during("promote settlements")?;
+        lease.hold(&mut db).await?;
         // Blocks that were not applied, or are not those that were, say nothing about the others.
         if store::hold_tip(&mut db, chain_id, tip).await?
             && self.is_applied(&mut db, tip, &safe).await?
             && self.is_applied(&mut db, tip, &finalized).await?
         {
             store::settle_heights(&mut db, chain_id, safe.number, finalized.number).await?;
-            ledger::promote(&mut db, chain_id, safe.number, finalized.number).await?;
+            if ledger::promote(&mut db, chain_id, safe.number, finalized.number).await? > 0 {
+                outcomes::announce(&mut db, chain_id).await?;
+            }
             db.commit().await.during("promote settlements")?;
         }
         Ok(())
@@ -409,7 +502,7 @@ impl Engine {
 }
 
 fn report(block: &Block, decisions: &Decisions) {
-    for (settlement_id, evidence, by_us) in &decisions.paid {
+    for Proof { settlement_id, evidence, by_us } in &decisions.paid {
         metrics::counter!("quittance_settlements_total", "outcome" => "paid").increment(1);
         tracing::info!(
             settlement.id = %settlement_id,

@@ -1,6 +1,7 @@
 //! What an engine tells of itself, for readiness and for people.
 
 use std::{
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,7 +15,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(15);
 #[derive(Debug, Default)]
 pub struct Health {
     follower: Mutex<Pulse>,
-    wallet: Mutex<Pulse>,
+    /// Whether any process works with an active wallet.
+    staff: Mutex<Pulse>,
+    /// The wallets of this process.
+    wallets: Mutex<BTreeMap<i32, Pulse>>,
 }
 
 /// One loop's last success, and what came after it.
@@ -47,21 +51,40 @@ impl Health {
         lock(&self.follower).trouble = Some(trouble);
     }
 
-    pub(super) fn wallet_succeeded(&self) {
-        *lock(&self.wallet) = Pulse { succeeded_at: Some(Instant::now()), trouble: None };
+    pub(super) fn staff_succeeded(&self) {
+        *lock(&self.staff) = Pulse { succeeded_at: Some(Instant::now()), trouble: None };
     }
 
-    pub(super) fn wallet_failed(&self, trouble: String) {
-        lock(&self.wallet).trouble = Some(trouble);
+    pub(super) fn staff_failed(&self, trouble: String) {
+        lock(&self.staff).trouble = Some(trouble);
+    }
+
+    pub(super) fn wallet_succeeded(&self, wallet_id: i32) {
+        let pulse = Pulse { succeeded_at: Some(Instant::now()), trouble: None };
+        lock(&self.wallets).insert(wallet_id, pulse);
+    }
+
+    pub(super) fn wallet_failed(&self, wallet_id: i32, trouble: String) {
+        lock(&self.wallets).entry(wallet_id).or_default().trouble = Some(trouble);
+    }
+
+    pub(super) fn wallet_left(&self, wallet_id: i32) {
+        lock(&self.wallets).remove(&wallet_id);
     }
 
     pub(super) fn report(&self) -> HealthReport {
-        let of_wallet = lock(&self.wallet).trouble("the wallet is starting");
-        let trouble = of_wallet.or_else(|| lock(&self.follower).trouble("no block was read yet"));
-        HealthReport { trouble }
+        let of_staff = lock(&self.staff).trouble("the wallets are starting");
+        // One wallet that works is enough: the others' trouble is in the log.
+        let of_wallets: Option<Vec<String>> = lock(&self.wallets)
+            .values()
+            .map(|pulse| pulse.trouble("a wallet is starting"))
+            .collect();
+        let of_wallets = of_wallets.and_then(|troubles| troubles.into_iter().next());
+        let of_follower = || lock(&self.follower).trouble("no block was read yet");
+        HealthReport { trouble: of_staff.or(of_wallets).or_else(of_follower) }
     }
 }
 
-fn lock(pulse: &Mutex<Pulse>) -> MutexGuard<'_, Pulse> {
+fn lock<T>(pulse: &Mutex<T>) -> MutexGuard<'_, T> {
     pulse.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -17,39 +17,56 @@
     )
 )]
 
-mod block;
+mod desk;
 mod dispatcher;
 mod error;
-mod fees;
 mod follower;
 mod health;
+mod keys;
+mod lease;
 mod outcomes;
+mod policy;
 mod store;
 mod verdict;
 mod wallet;
+mod wallets;
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use alloy::primitives::Address;
 use sqlx::{PgConnection, PgPool};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
 use crate::{chain::Chain, db::DbError, domain::UnixTime};
 
 use store::Unfinished;
 
 pub use error::EngineError;
-pub use fees::{FeeLimits, FeesTooHigh};
 pub use health::{Health, HealthReport};
+pub use keys::{KeyError, KeySources, Keys, N_MNEMONIC_ACCOUNTS};
 pub use outcomes::{Outcomes, TooManyWaiting, Waiting};
-pub use store::latest_attempt;
+pub use policy::fees::{FeeLimits, FeesTooHigh};
+pub use store::{
+    WalletRow, WalletStatus, ensure_wallet, latest_attempt, set_wallet_status, skip_account_nonces,
+    wallets,
+};
 pub use wallet::{InvalidWalletKey, Wallet};
+pub use wallets::register_wallet;
 
 /// How long one step of a loop may take: dozens of calls to an endpoint, each with its own timeout.
 /// A connection that died without a word must not stop a loop for ever.
 const STEP_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How many settlements of a chain may wait for a wallet. A minute's work of one wallet; who comes
+/// later is told to come back before anything is promised.
+const N_QUEUED_MAX: usize = 30_000;
 
 /// How an engine works.
 #[derive(Debug, Clone, Copy)]
@@ -57,43 +74,79 @@ pub struct EngineOptions {
     /// How many transactions one wallet may have unmined. Nodes guarantee 16 places to an account
     /// (reth `TXPOOL_MAX_ACCOUNT_SLOTS_PER_SENDER`).
     pub n_in_flight_max: usize,
+    /// How many settlements may share a transaction, within what the chain allows one.
+    pub n_together_max: usize,
+    /// Whether the settler is deployed where a batch needs it and it is absent.
+    pub deploys_settler: bool,
     /// How often the follower asks for a new block while something is unmined.
     pub poll_interval: Duration,
+    /// How long a wallet or a follower is owned without renewal.
+    pub lease: Duration,
     /// What a transaction offers for gas at most.
     pub fee_limits: FeeLimits,
 }
 
-/// One wallet and the block follower of one chain.
+/// The wallets and the block follower of one chain, as far as this process owns them.
 #[derive(Debug)]
 pub struct Engine {
     chain: Chain,
     pool: PgPool,
-    wallet: Wallet,
+    keys: Arc<Keys>,
     options: EngineOptions,
+    /// This process, among all that share the database.
+    replica_id: Uuid,
     health: Health,
-    /// Wakes the wallet: something was claimed, or a block freed a place.
-    work: Notify,
+    /// Changes when wallets should look: something was claimed, or a block freed a place.
+    work: watch::Sender<u64>,
     /// Wakes the follower: something was sent.
     sent: Notify,
+    /// Asks for a notification to the other processes: they own what has to act.
+    hint: Notify,
     /// Whether anything is unmined, so that blocks are awaited eagerly.
     busy: AtomicBool,
-    /// The height that the follower has applied.
-    applied_height: AtomicU64,
+    /// Whether this process follows the chain.
+    is_following: AtomicBool,
+    /// How many wallets of this process sign.
+    n_signing: AtomicUsize,
+    /// How many settlements wait for a wallet, as last counted.
+    n_queued: AtomicUsize,
+    /// The height at which the settler was seen; 0 for not yet.
+    settler_seen_at: AtomicU64,
+    /// The accounts that pay gas, as last read.
+    addresses: Mutex<Vec<Address>>,
 }
 
+/// So many settlements wait for a wallet already that another would wait too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{N_QUEUED_MAX} settlements are waiting for a wallet already")]
+pub struct QueueFull;
+
 impl Engine {
-    /// Puts an engine together. It does nothing until its two loops run.
-    pub fn new(chain: Chain, pool: PgPool, wallet: Wallet, options: EngineOptions) -> Self {
+    /// Puts an engine together. It does nothing until its loops run.
+    pub fn new(
+        chain: Chain,
+        pool: PgPool,
+        keys: Keys,
+        options: EngineOptions,
+        replica_id: Uuid,
+    ) -> Self {
+        let addresses = keys.configured().into_iter().collect();
         Self {
             chain,
             pool,
-            wallet,
+            keys: Arc::new(keys),
             options,
+            replica_id,
             health: Health::default(),
-            work: Notify::new(),
+            work: watch::Sender::new(0),
             sent: Notify::new(),
+            hint: Notify::new(),
             busy: AtomicBool::new(true),
-            applied_height: AtomicU64::new(0),
+            is_following: AtomicBool::new(false),
+            n_signing: AtomicUsize::new(0),
+            n_queued: AtomicUsize::new(0),
+            settler_seen_at: AtomicU64::new(0),
+            addresses: Mutex::new(addresses),
         }
     }
 
@@ -102,9 +155,13 @@ impl Engine {
         &self.chain
     }
 
-    /// The wallet it sends from.
-    pub const fn wallet(&self) -> &Wallet {
-        &self.wallet
+    /// The accounts that pay gas: every wallet of the chain that is in use.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.lock_addresses().clone()
+    }
+
+    fn lock_addresses(&self) -> MutexGuard<'_, Vec<Address>> {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How it is doing.
@@ -112,9 +169,30 @@ impl Engine {
         self.health.report()
     }
 
-    /// Says that something was claimed. Losing this costs a second, nothing else.
+    /// Whether there is room for another settlement.
+    ///
+    /// # Errors
+    /// When too many wait already. Counted once a second, so the limit is a little soft.
+    pub fn admit(&self) -> Result<(), QueueFull> {
+        if self.n_queued.load(Ordering::Relaxed) >= N_QUEUED_MAX { Err(QueueFull) } else { Ok(()) }
+    }
+
+    /// Says that something was claimed here. Losing this costs a second, nothing else.
     pub fn nudge(&self) {
-        self.work.notify_one();
+        self.wake_wallets();
+        if self.n_signing.load(Ordering::Relaxed) == 0 {
+            self.hint.notify_one();
+        }
+    }
+
+    /// Says that another process changed something on this chain.
+    fn heard(&self) {
+        self.wake_wallets();
+        self.expect_blocks();
+    }
+
+    fn wake_wallets(&self) {
+        self.work.send_modify(|n| *n = n.wrapping_add(1));
     }
 
     /// `step`, given up if it takes too long. Every step can be: what is not committed is rolled back,

@@ -1,4 +1,4 @@
-//! Tells waiting callers that their settlement has an outcome.
+//! Tells waiting callers that their settlement has an outcome, and engines that there is news.
 //!
 //! Whoever commits an outcome sends one Postgres notification per block; every replica listens on
 //! one connection and asks once for all its waiting callers. A poll makes up for lost notifications.
@@ -23,6 +23,8 @@ use crate::{
     telemetry::causes,
 };
 
+use super::Engine;
+
 /// How many callers may wait in one process. Each costs a connection and a few hundred bytes.
 const N_WAITING_MAX: usize = 10_000;
 /// How often outcomes are looked for without a notification.
@@ -30,7 +32,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How old a wait is when its right to the answer is renewed for the first time.
 const RENEW_AFTER: Duration = Duration::from_secs(2);
 /// The Postgres channel.
-const CHANNEL: &str = "quittance_outcome";
+const CHANNEL: &str = "quittance_news";
 
 /// The callers of this process that wait for an outcome.
 #[derive(Debug, Clone, Default)]
@@ -133,8 +135,9 @@ impl Outcomes {
         Ok(Waiting { callers, settlement_id, number, woken, is_told: false })
     }
 
-    /// Delivers outcomes until `stop`, then wakes everybody.
-    pub async fn run(&self, pool: &PgPool, stop: &CancellationToken) {
+    /// Delivers outcomes until `stop`, then wakes everybody. Wakes the engines too when another process
+    /// changed something on their chain.
+    pub async fn run(&self, pool: &PgPool, engines: &[Arc<Engine>], stop: &CancellationToken) {
         let mut listener = None;
         while !stop.is_cancelled() {
             if listener.is_none() {
@@ -142,7 +145,7 @@ impl Outcomes {
             }
             let notified = async {
                 match &mut listener {
-                    Some(listener) => listener.recv().await.map(drop),
+                    Some(listener) => listener.recv().await,
                     None => std::future::pending().await,
                 }
             };
@@ -150,8 +153,15 @@ impl Outcomes {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(POLL_INTERVAL) => (),
                 () = self.callers.left.notified() => (),
-                received = notified => {
-                    if let Err(error) = received {
+                received = notified => match received {
+                    Ok(notification) => {
+                        let chain_id = notification.payload();
+                        let concerned = engines.iter().filter(|engine| {
+                            engine.chain().chain_id().to_string() == chain_id
+                        });
+                        concerned.for_each(|engine| engine.heard());
+                    }
+                    Err(error) => {
                         tracing::warn!(%error, "the connection that listens for outcomes was lost");
                         listener = None;
                     }
@@ -211,8 +221,8 @@ async fn listen(pool: &PgPool) -> Option<PgListener> {
         .ok()
 }
 
-/// Announces, when the surrounding transaction commits, that settlements of a chain have outcomes.
-/// Once per block: every commit with a notification takes a lock that all of Postgres shares.
+/// Announces, when the surrounding transaction commits, that something changed on a chain: settlements
+/// have outcomes, or wait for a wallet. Once per block: every commit with a notification takes a lock that all of Postgres shares.
 pub(super) async fn announce(conn: &mut PgConnection, chain_id: ChainId) -> Result<(), DbError> {
     sqlx::query!("select pg_notify($1, $2)", CHANNEL, chain_id.to_string())
         .execute(conn)

@@ -4,6 +4,7 @@
 use crate::{
     chain::{Block, Chain, ChainError, Fate, fate},
     domain::{Evidence, InvalidReason, Refusal},
+    faults::{Defect, has_defect},
     ledger::Settlement,
     verify::{self, MINING_MARGIN, against},
 };
@@ -85,6 +86,16 @@ async fn used(
             Fate::Consumed => is_consumed = true,
             Fate::Unknown => (),
         }
+    }
+    if has_defect(Defect::UsedIsPaid)
+        && let Some(log) = logs.first()
+    {
+        return Ok(Verdict::Paid(Evidence {
+            transaction_hash: log.transaction_hash,
+            block_number: log.block_number,
+            block_hash: log.block_hash,
+            log_index: log.log_index,
+        }));
     }
     if is_consumed {
         return Ok(Verdict::Refused(consumed()));

@@ -2,7 +2,7 @@
 
 use alloy::{
     consensus::{SignableTransaction, TxEip1559, TxEnvelope},
-    eips::eip2718::Encodable2718,
+    eips::eip2718::{Decodable2718, Encodable2718},
     network::TxSignerSync,
     primitives::{Address, B256, Bytes, TxKind, U256},
     signers::local::PrivateKeySigner,
@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::domain::ChainId;
 
-use super::{error::EngineError, fees::Fees};
+use super::{error::EngineError, policy::fees::Fees};
 
 /// An account that pays gas. Its key stays in memory and never prints.
 #[derive(Debug, Clone)]
@@ -25,6 +25,10 @@ pub struct Wallet {
 pub struct InvalidWalletKey;
 
 impl Wallet {
+    pub(super) const fn new(signer: PrivateKeySigner) -> Self {
+        Self { signer }
+    }
+
     /// Reads a private key in hex.
     pub fn from_private_key(key: &SecretString) -> Result<Self, InvalidWalletKey> {
         let signer = key.expose_secret().trim().parse().map_err(|_| InvalidWalletKey)?;
@@ -55,6 +59,16 @@ impl Wallet {
         let signed = TxEnvelope::from(envelope.into_signed(signature));
         Ok(Signed { hash: *signed.tx_hash(), raw: signed.encoded_2718() })
     }
+}
+
+/// What signed bytes of ours are to do: the call of an earlier attempt.
+pub(super) fn call_of(raw: &[u8]) -> Result<(Address, Bytes, u64), EngineError> {
+    let envelope =
+        TxEnvelope::decode_2718_exact(raw).map_err(|_| EngineError::UnreadableAttempt)?;
+    let call = envelope.as_eip1559().map(alloy::consensus::Signed::tx);
+    let call = call.ok_or(EngineError::UnreadableAttempt)?;
+    let to = call.to.to().copied().ok_or(EngineError::UnreadableAttempt)?;
+    Ok((to, call.input.clone(), call.gas_limit))
 }
 
 /// What a transaction is to do.

@@ -1,6 +1,11 @@
 //! What keeps a question from being answered. None of it is a verdict on a payment.
 
-use crate::{chain::ChainError, db::DbError, domain::KeyMode, engine::TooManyWaiting};
+use crate::{
+    chain::ChainError,
+    db::DbError,
+    domain::KeyMode,
+    engine::{QueueFull, TooManyWaiting},
+};
 
 /// Our trouble, or the merchant's.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,12 @@ pub enum FacilitatorError {
 
 impl From<TooManyWaiting> for FacilitatorError {
     fn from(_: TooManyWaiting) -> Self {
+        Self::Busy
+    }
+}
+
+impl From<QueueFull> for FacilitatorError {
+    fn from(_: QueueFull) -> Self {
         Self::Busy
     }
 }

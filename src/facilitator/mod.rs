@@ -65,7 +65,7 @@ impl Facilitator {
         let kinds = self.chains.keys().flat_map(|chain_id| {
             [X402Version::V2, X402Version::V1].map(|version| (version, Scheme::Exact, *chain_id))
         });
-        let signers = self.chains.values().map(|chain| chain.engine.wallet().address());
+        let signers = self.chains.values().flat_map(|chain| chain.engine.addresses());
         Supported::of(kinds, signers.collect())
     }
 

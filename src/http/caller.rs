@@ -3,13 +3,15 @@
 use actix_web::{HttpRequest, http::header::AUTHORIZATION};
 
 use crate::{
-    domain::IdempotencyKey,
+    domain::{Depth, IdempotencyKey},
     merchants::{Caller, Principal},
 };
 
 use super::{State, error::ApiError};
 
 const API_KEY_HEADER: &str = "X-API-Key";
+/// How deep the evidence must stand before success is told.
+const WAIT_FOR_HEADER: &str = "Quittance-Wait-For";
 const IDEMPOTENCY_KEY_HEADER: &str = "Idempotency-Key";
 
 /// The merchant whose key the request carries.
@@ -45,4 +47,11 @@ pub(super) fn idempotency_key(request: &HttpRequest) -> Result<Option<Idempotenc
     let key =
         IdempotencyKey::parse(text).map_err(|error| ApiError::Malformed(error.to_string()))?;
     Ok(Some(key))
+}
+
+/// How deep the payment must stand: as the request says, or as its merchant wishes.
+pub(super) fn wait_for(request: &HttpRequest, caller: &Caller) -> Result<Depth, ApiError> {
+    let Some(value) = request.headers().get(WAIT_FOR_HEADER) else { return Ok(caller.wait_for) };
+    Depth::parse(value.to_str().unwrap_or_default())
+        .map_err(|error| ApiError::Malformed(format!("{WAIT_FOR_HEADER}: {error}")))
 }

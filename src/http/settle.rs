@@ -3,13 +3,18 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use crate::{
-    domain::{IdempotencyKey, PaymentRequest},
+    domain::{Depth, IdempotencyKey, PaymentRequest},
     facilitator::SettleOutcome,
     merchants::Caller,
     protocol::{Code, ParseError, SettleAnswer, network_name, parse_request},
 };
 
-use super::{Shape, State, caller::idempotency_key, error::ApiError, verify::admitted};
+use super::{
+    Shape, State,
+    caller::{idempotency_key, wait_for},
+    error::ApiError,
+    verify::admitted,
+};
 
 /// Marks an answer that was given before, to the same caller.
 const REPLAYED_HEADER: (&str, &str) = ("Idempotent-Replayed", "true");
@@ -20,14 +25,16 @@ pub(super) async fn settle(
     payload: web::Payload,
 ) -> HttpResponse {
     let admitted = admitted(&request, &state, payload).await;
-    let (caller, bytes, key) = match admitted
-        .and_then(|(caller, bytes)| Ok((caller, bytes, idempotency_key(&request)?)))
-    {
+    let asked = admitted.and_then(|(caller, bytes)| {
+        let (key, wait_for) = (idempotency_key(&request)?, wait_for(&request, &caller)?);
+        Ok((caller, bytes, key, wait_for))
+    });
+    let (caller, bytes, key, wait_for) = match asked {
         Ok(admitted) => admitted,
         Err(error) => return error.answer(Shape::Settle, "", None),
     };
     match parse_request(&bytes) {
-        Ok(payment) => settled(&state, &caller, &payment, key.as_ref()).await,
+        Ok(payment) => settled(&state, &caller, &payment, key.as_ref(), wait_for).await,
         Err(ParseError::Malformed(problem)) => {
             ApiError::Malformed(problem).answer(Shape::Settle, "", None)
         }
@@ -50,10 +57,12 @@ async fn settled(
     caller: &Caller,
     payment: &PaymentRequest,
     key: Option<&IdempotencyKey>,
+    wait_for: Depth,
 ) -> HttpResponse {
     let payer = payment.payment.authorization.payer;
     let network = network_name(payment.version, payment.requirements.chain_id).unwrap_or_default();
-    let outcome = match state.facilitator.settle(caller, payment, key, (state.clock)()).await {
+    let now = (state.clock)();
+    let outcome = match state.facilitator.settle(caller, payment, key, wait_for, now).await {
         Ok(outcome) => outcome,
         Err(error) => return ApiError::from(error).answer(Shape::Settle, &network, Some(payer)),
     };

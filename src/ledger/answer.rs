@@ -82,7 +82,8 @@ pub async fn release_answer_rights(
     Ok(())
 }
 
-/// Hands out success, with the transaction of the evidence that stands. To exactly one caller, ever.
+/// Hands out success, with the transaction of the evidence that stands as deep as was asked for. To
+/// exactly one caller, ever.
 pub async fn hand_out_success(
     conn: &mut PgConnection,
     settlement_id: SettlementId,
@@ -91,7 +92,9 @@ pub async fn hand_out_success(
         r#"
         update settlement set answered_at = now(), answer_held_until = null
         where settlement_id = $1 and answered_at is null
-            and status in ('included', 'safe', 'finalized')
+            and ((status = 'included' and wait_for = 'included')
+                or (status = 'safe' and wait_for in ('included', 'safe'))
+                or status = 'finalized')
         returning transaction_hash as "transaction_hash!"
         "#,
         settlement_id.as_uuid(),
@@ -102,7 +105,7 @@ pub async fn hand_out_success(
     handed_out.as_deref().map(db::hash).transpose()
 }
 
-/// Which of those settlements have an outcome.
+/// Which of those settlements have an outcome, as deep as was asked for.
 pub async fn decided(
     conn: &mut PgConnection,
     settlement_ids: &[SettlementId],
@@ -110,7 +113,10 @@ pub async fn decided(
     let found = sqlx::query_scalar!(
         "
         select settlement_id from settlement
-        where settlement_id = any($1) and status in ('included', 'safe', 'finalized', 'failed')
+        where settlement_id = any($1)
+            and ((status = 'included' and wait_for = 'included')
+                or (status = 'safe' and wait_for in ('included', 'safe'))
+                or status in ('finalized', 'failed'))
         ",
         &uuids(settlement_ids),
     )

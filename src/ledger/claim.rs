@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use crate::{
     db::{self, DbError, During},
-    domain::{ApiKeyId, IdempotencyKey, MerchantId, SettlementId, SettlementStatus},
+    domain::{ApiKeyId, Depth, IdempotencyKey, MerchantId, SettlementId, SettlementStatus},
     verify::Verified,
 };
 
@@ -21,6 +21,8 @@ pub struct Claim {
     pub api_key_id: ApiKeyId,
     /// Which request of its own the resource server serves with it.
     pub idempotency_key: Option<IdempotencyKey>,
+    /// How deep the evidence must stand before success is handed out.
+    pub wait_for: Depth,
 }
 
 /// What came of a claim.
@@ -47,10 +49,10 @@ pub async fn claim(
         insert into settlement (settlement_id, merchant_id, api_key_id, x402_version, scheme, chain_id,
             asset, payer, payee, amount, valid_after, valid_before, authorization_nonce, signature,
             token_name, token_version, digest, resource, verified_block, idempotency_key,
-            answer_held_until)
+            wait_for, answer_held_until)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric,
-            $12::text::numeric, $13, $14, $15, $16, $17, $18, $19, $20,
-            now() + make_interval(secs => $21))
+            $12::text::numeric, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+            now() + make_interval(secs => $22))
         on conflict do nothing
         ",
         claim.settlement_id.as_uuid(),
@@ -73,6 +75,7 @@ pub async fn claim(
         requirements.resource.as_deref(),
         db::height(verified.block_number())?,
         claim.idempotency_key.as_ref().map(IdempotencyKey::as_str),
+        claim.wait_for.as_str(),
         ANSWER_RIGHT.as_secs_f64(),
     )
     .execute(&mut *conn)
@@ -83,6 +86,6 @@ pub async fn claim(
     }
     let opened = event::Event::to(SettlementStatus::Claimed);
     event::append(conn, claim.settlement_id, None, &opened).await?;
-    entry::payment(conn, claim.settlement_id, entry::Kind::Pending, None).await?;
+    entry::payments(conn, entry::Kind::Pending, &[(claim.settlement_id, None)]).await?;
     Ok(ClaimOutcome::Claimed)
 }

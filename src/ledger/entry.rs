@@ -2,6 +2,7 @@
 
 use alloy::primitives::{Address, B256, U256};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::{
     db::{DbError, During},
@@ -32,34 +33,42 @@ impl Kind {
     }
 }
 
-/// Records what became of the money of a settlement. A reversal swaps the two accounts.
-pub(super) async fn payment(
+/// Records what became of the money of settlements, each with the block that says so. A reversal swaps
+/// the two accounts.
+pub(super) async fn payments(
     conn: &mut PgConnection,
-    settlement_id: SettlementId,
     kind: Kind,
-    block_hash: Option<B256>,
+    settlements: &[(SettlementId, Option<B256>)],
 ) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = settlements.iter().map(|(id, _)| id.as_uuid()).collect();
+    // An array of the driver holds no nulls; no bytes stand for no block.
+    let blocks: Vec<Vec<u8>> = settlements
+        .iter()
+        .map(|(_, hash)| hash.map_or_else(Vec::new, |hash| hash.to_vec()))
+        .collect();
     sqlx::query!(
         "
         insert into ledger_entry (settlement_id, subject, kind, sequence, debit_account,
             credit_account, asset, amount, block_hash)
         select settlement_id, 'payment', $2,
             (select count(*) from ledger_entry
-                where settlement_id = $1 and subject = 'payment' and kind = $2),
+                where ledger_entry.settlement_id = settlement.settlement_id
+                    and subject = 'payment' and kind = $2),
             case when $2 = 'reverse' then 'payee:0x' || encode(payee, 'hex')
                 else 'payer:0x' || encode(payer, 'hex') end,
             case when $2 = 'reverse' then 'payer:0x' || encode(payer, 'hex')
                 else 'payee:0x' || encode(payee, 'hex') end,
-            chain_id || '/0x' || encode(asset, 'hex'), amount, $3
-        from settlement where settlement_id = $1
+            chain_id || '/0x' || encode(asset, 'hex'), amount, nullif(item.block_hash, '')
+        from unnest($1::uuid[], $3::bytea[]) as item (settlement_id, block_hash)
+            join settlement using (settlement_id)
         ",
-        settlement_id.as_uuid(),
+        &ids,
         kind.as_str(),
-        block_hash.as_ref().map(B256::as_slice),
+        &blocks,
     )
     .execute(conn)
     .await
-    .during("write a payment's ledger entry")?;
+    .during("write ledger entries of payments")?;
     Ok(())
 }
 
@@ -80,28 +89,42 @@ pub struct GasShare {
     pub block_hash: B256,
 }
 
-/// Charges a share of gas to the merchant of a settlement.
-pub async fn post_gas(conn: &mut PgConnection, share: &GasShare) -> Result<(), DbError> {
+/// Charges shares of gas to the merchants of settlements.
+pub async fn post_gas(conn: &mut PgConnection, shares: &[GasShare]) -> Result<(), DbError> {
+    let ids: Vec<Uuid> = shares.iter().map(|share| share.settlement_id.as_uuid()).collect();
+    let wallets: Vec<String> =
+        shares.iter().map(|share| format!("wallet:{:#x}", share.wallet)).collect();
+    let coins: Vec<String> =
+        shares.iter().map(|share| format!("{}/native", share.chain_id)).collect();
+    let fees: Vec<String> = shares.iter().map(|share| share.fee_wei.to_string()).collect();
+    let transactions: Vec<i64> = shares.iter().map(|share| share.transaction_id).collect();
+    let blocks: Vec<Vec<u8>> = shares.iter().map(|share| share.block_hash.to_vec()).collect();
     sqlx::query!(
         "
         insert into ledger_entry (settlement_id, subject, kind, sequence, debit_account,
             credit_account, asset, amount, transaction_id, block_hash)
         select settlement_id, 'gas', 'post',
             (select count(*) from ledger_entry
-                where settlement_id = $1 and subject = 'gas' and kind = 'post'),
-            $2, 'gas:' || merchant_id, $3, $4::text::numeric, $5, $6
-        from settlement where settlement_id = $1
+                where ledger_entry.settlement_id = share.settlement_id
+                    and subject = 'gas' and kind = 'post')
+                -- A block can hold two transactions of ours that carried the same settlement.
+                + row_number() over (partition by settlement_id order by share.transaction_id) - 1,
+            share.wallet, 'gas:' || merchant_id, share.coin, share.fee_wei::numeric,
+            share.transaction_id, share.block_hash
+        from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[])
+                as share (settlement_id, wallet, coin, fee_wei, transaction_id, block_hash)
+            join settlement using (settlement_id)
         ",
-        share.settlement_id.as_uuid(),
-        format!("wallet:{:#x}", share.wallet),
-        format!("{}/native", share.chain_id),
-        share.fee_wei.to_string(),
-        share.transaction_id,
-        share.block_hash.as_slice(),
+        &ids,
+        &wallets,
+        &coins,
+        &fees,
+        &transactions,
+        &blocks,
     )
     .execute(conn)
     .await
-    .during("write a gas ledger entry")?;
+    .during("write gas ledger entries")?;
     Ok(())
 }
 

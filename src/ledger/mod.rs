@@ -30,4 +30,4 @@ pub use entry::{GasShare, post_gas, reverse_gas};
 pub use settlement::{
     Settlement, find_by_authorization, find_by_idempotency_key, settlement, settlements,
 };
-pub use transition::{fail, include, orphan, promote, requeue, submit};
+pub use transition::{Proof, fail, include, orphan, promote, requeue, submit};

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use crate::{
     db::{DbError, During},
-    domain::{ApiKeyId, KeyMode, MerchantId},
+    domain::{ApiKeyId, Depth, KeyMode, MerchantId},
 };
 
 use super::{KeyHash, store};
@@ -28,6 +28,8 @@ pub struct Caller {
     pub api_key_id: ApiKeyId,
     /// For which chains.
     pub mode: KeyMode,
+    /// How deep its payments must stand before it is told success, unless a request says otherwise.
+    pub wait_for: Depth,
 }
 
 /// Whoever holds a valid key.

@@ -6,4 +6,6 @@ mod store;
 
 pub use authenticate::{Caller, Merchants, Principal};
 pub use key::{ApiKey, KeyHash};
-pub use store::{KeyOwner, MerchantNameTaken, NewKey, create_key, create_merchant, find_merchant};
+pub use store::{
+    KeyOwner, MerchantNameTaken, NewKey, create_key, create_merchant, find_merchant, set_wait_for,
+};

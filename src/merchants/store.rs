@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     db::{DbError, During},
-    domain::{ApiKeyId, KeyMode, MerchantId},
+    domain::{ApiKeyId, Depth, KeyMode, MerchantId},
 };
 
 use super::{Caller, KeyHash, Principal};
@@ -48,6 +48,24 @@ pub async fn find_merchant(
     .await
     .during("find a merchant")?;
     Ok(found.map(MerchantId::from_uuid))
+}
+
+/// Sets how deep a merchant's payments must stand before success is told. `false` if there is no such
+/// merchant.
+pub async fn set_wait_for(
+    conn: &mut PgConnection,
+    merchant_id: MerchantId,
+    wait_for: Depth,
+) -> Result<bool, DbError> {
+    let set = sqlx::query!(
+        "update merchant set wait_for = $2 where merchant_id = $1",
+        merchant_id.as_uuid(),
+        wait_for.as_str(),
+    )
+    .execute(conn)
+    .await
+    .during("set a merchant's depth")?;
+    Ok(set.rows_affected() == 1)
 }
 
 /// Whose key it is.
@@ -104,19 +122,28 @@ pub(super) async fn find_principal(
 ) -> Result<Option<Principal>, DbError> {
     let row = sqlx::query!(
         r#"
-        select api_key_id, merchant_id, mode = 'live' as "is_live!"
-        from api_key where key_hash = $1 and revoked_at is null
+        select api_key_id, merchant_id, mode = 'live' as "is_live!", wait_for as "wait_for?"
+        from api_key left join merchant using (merchant_id)
+        where key_hash = $1 and revoked_at is null
         "#,
         hash.as_bytes(),
     )
     .fetch_optional(conn)
     .await
     .during("look up an API key")?;
-    Ok(row.map(|row| match row.merchant_id {
+    let Some(row) = row else { return Ok(None) };
+    let wait_for = match row.wait_for.as_deref() {
+        Some(depth) => Depth::parse(depth)
+            .map_err(|error| sqlx::Error::Decode(error.into()))
+            .during("look up an API key")?,
+        None => Depth::default(),
+    };
+    Ok(Some(match row.merchant_id {
         Some(merchant_id) => Principal::Merchant(Caller {
             merchant_id: MerchantId::from_uuid(merchant_id),
             api_key_id: ApiKeyId::from_uuid(row.api_key_id),
             mode: if row.is_live { KeyMode::Live } else { KeyMode::Test },
+            wait_for,
         }),
         None => Principal::Operator,
     }))

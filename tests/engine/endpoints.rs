@@ -227,7 +227,11 @@ async fn a_dead_endpoint_costs_one_timeout_once() {
     let found = async {
         loop {
             chain.survey().await;
-            if chain.account_nonce(world.services.chain.payee.address).await.is_ok() {
+            if chain
+                .account_nonce_at(world.services.chain.payee.address, BlockNumberOrTag::Latest)
+                .await
+                .is_ok()
+            {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -11,7 +11,12 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn many_payments_are_in_flight_at_once_without_a_gap() {
     let world = World::stepped().await;
-    let service = world.service_with(&[("QUITTANCE__CHAINS__LOCAL__N_IN_FLIGHT_MAX", "6")]).await;
+    let service = world
+        .service_with(&[
+            ("QUITTANCE__CHAINS__LOCAL__N_IN_FLIGHT_MAX", "6"),
+            ("QUITTANCE__CHAINS__LOCAL__N_PAYMENTS_PER_TRANSACTION_MAX", "1"),
+        ])
+        .await;
     let asked: Vec<_> =
         (0..20).map(|n| settle_in_background(&service, &world.payment(n % 8, 1_000))).collect();
     world.until("select count(*) from settlement", 20).await;
@@ -79,7 +84,7 @@ async fn a_transaction_that_the_pool_forgot_is_sent_again_with_the_next_block() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wallet_whose_key_is_used_elsewhere_refuses_to_start() {
+async fn a_wallet_whose_key_was_used_elsewhere_signs_nothing_and_says_so() {
     let world = World::automine().await;
     let service = world.service().await;
     assert_eq!(service.settle(&world.payment(0, 1_000)).await["success"], true);

@@ -23,7 +23,8 @@ use sqlx::PgPool;
 use crate::{
     chain::Chain,
     config::{
-        ChainSettings, DatabaseSettings, ListenSettings, LogSettings, Settings, SettleSettings,
+        ChainSettings, DatabaseSettings, ListenSettings, LogSettings, ReplicaSettings, Settings,
+        SettleSettings,
     },
     db,
     domain::{ChainId, KeyMode},
@@ -191,7 +192,12 @@ fn settings(
         rpc_timeout_ms: ChainSettings::rpc_timeout_ms(),
         head_age_max_seconds: None,
         poll_interval_ms: ChainSettings::poll_interval_ms(),
-        wallet_private_key: SecretString::from(chain.wallet.private_key.clone()),
+        wallet_private_key: Some(SecretString::from(chain.wallet.private_key.clone())),
+        wallet_mnemonic: None,
+        wallet_keystore_dir: None,
+        wallet_keystore_password: None,
+        n_payments_per_transaction_max: ChainSettings::n_payments_per_transaction_max(),
+        deploy_settler: ChainSettings::deploy_settler(),
         n_in_flight_max: ChainSettings::n_in_flight_max(),
         fee_wei_max: ChainSettings::fee_wei_max(),
         priority_fee_wei_max: ChainSettings::priority_fee_wei_max(),
@@ -205,6 +211,7 @@ fn settings(
             n_connections_max: DatabaseSettings::n_connections_max(),
         },
         settle: SettleSettings::default(),
+        replica: ReplicaSettings::default(),
         log: LogSettings::default(),
         chains: BTreeMap::from([("local".to_owned(), chain_settings)]),
     };

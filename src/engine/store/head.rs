@@ -75,19 +75,20 @@ pub(in crate::engine) async fn hold_tip(
     Ok(held.is_some())
 }
 
-/// Moves the head from the parent of `block` to `block`. `false` if it is not at the parent: then
-/// another process was faster, and nothing of this block may be written.
+/// Moves the head from `from`, the parent of `block`, to `block`. `false` if it is not there: then
+/// nothing of this block may be written.
 pub(in crate::engine) async fn advance(
     conn: &mut PgConnection,
     chain_id: ChainId,
     block: &Block,
+    from: B256,
 ) -> Result<bool, DbError> {
     let moved = sqlx::query!(
         "update chain_head set number = $2, hash = $3 where chain_id = $1 and hash = $4",
         chain_id.to_string(),
         db::height(block.number)?,
         block.hash.as_slice(),
-        block.parent_hash.as_slice(),
+        from.as_slice(),
     )
     .execute(&mut *conn)
     .await

@@ -1,86 +1,52 @@
-//! Wallets, transactions and their attempts.
-
-use std::time::Duration;
+//! Transactions and their attempts.
 
 use alloy::primitives::{Address, B256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    chain::Block,
+    chain::Receipt,
     db::{self, DbError, During},
     domain::{ChainId, SettlementId},
 };
 
-use super::super::{fees::Fees, wallet::Signed};
+use super::super::{policy::fees::Fees, wallet::Signed};
 
-/// How often a settlement is put into a transaction before we stop paying gas for it.
-pub(in crate::engine) const N_TRANSACTIONS_MAX: i32 = 3;
-
-/// Until when after its claim a settlement is signed for without another look at the chain.
-const FRESH: Duration = Duration::from_secs(2);
-
-/// A wallet's row.
+/// What a transaction is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) struct WalletRow {
-    pub(in crate::engine) wallet_id: i32,
-    pub(in crate::engine) next_account_nonce: u64,
+pub(in crate::engine) enum Purpose {
+    /// Settlements that were not sent before.
+    Pay,
+    /// Settlements that a transaction left unpaid.
+    Retry,
+    /// A contract.
+    Deploy,
 }
 
-/// Registers a wallet at `account_nonce` if it is new, and reads its row.
-pub(in crate::engine) async fn ensure_wallet(
-    conn: &mut PgConnection,
-    chain_id: ChainId,
-    address: Address,
-    account_nonce: u64,
-) -> Result<WalletRow, DbError> {
-    sqlx::query!(
-        "
-        insert into wallet (chain_id, address, next_account_nonce) values ($1, $2, $3)
-        on conflict (chain_id, address) do nothing
-        ",
-        chain_id.to_string(),
-        address.as_slice(),
-        db::height(account_nonce)?,
-    )
-    .execute(&mut *conn)
-    .await
-    .during("register a wallet")?;
-    let row = sqlx::query!(
-        "select wallet_id, next_account_nonce from wallet where chain_id = $1 and address = $2",
-        chain_id.to_string(),
-        address.as_slice(),
-    )
-    .fetch_one(conn)
-    .await
-    .during("read a wallet")?;
-    Ok(WalletRow {
-        wallet_id: row.wallet_id,
-        next_account_nonce: db::number(row.next_account_nonce)?,
-    })
-}
-
-/// The account nonce of the wallet's next transaction.
-pub(in crate::engine) async fn next_account_nonce(
-    conn: &mut PgConnection,
-    wallet_id: i32,
-) -> Result<u64, DbError> {
-    let next = sqlx::query_scalar!(
-        "select next_account_nonce from wallet where wallet_id = $1",
-        wallet_id
-    )
-    .fetch_one(conn)
-    .await
-    .during("read the next account nonce")?;
-    db::number(next)
+impl Purpose {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pay => "pay",
+            Self::Retry => "retry",
+            Self::Deploy => "deploy",
+        }
+    }
 }
 
 /// A transaction that no block has resolved, with its newest attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::engine) struct OpenTransaction {
     pub(in crate::engine) transaction_id: i64,
+    pub(in crate::engine) account_nonce: u64,
+    /// The newest attempt.
     pub(in crate::engine) hash: B256,
-    pub(in crate::engine) raw: Vec<u8>,
+    pub(in crate::engine) gas_limit: u64,
+    pub(in crate::engine) is_cancelled: bool,
+    /// The highest offers over all attempts.
+    pub(in crate::engine) offered: Fees,
+    pub(in crate::engine) is_retry: bool,
+    /// Whether everything it carries is decided without it.
+    pub(in crate::engine) is_useless: bool,
 }
 
 /// A wallet's open transactions in the order of their account nonces.
@@ -89,12 +55,26 @@ pub(in crate::engine) async fn open_transactions(
     wallet_id: i32,
 ) -> Result<Vec<OpenTransaction>, DbError> {
     let rows = sqlx::query!(
-        "
-        select distinct on (account_nonce) transaction_id, transaction_hash, raw
-        from transaction join attempt using (transaction_id)
+        r#"
+        select transaction_id, account_nonce, purpose, transaction_hash, gas_limit,
+            kind = 'cancel' as "is_cancelled!", highest.fee as "fee!",
+            highest.priority_fee as "priority_fee!",
+            purpose <> 'deploy' and not exists (
+                select from transaction_item join settlement using (settlement_id)
+                where transaction_item.transaction_id = transaction.transaction_id
+                    and settlement.status = 'submitted') as "is_useless!"
+        from transaction
+            cross join lateral (
+                select transaction_hash, gas_limit, kind from attempt
+                where attempt.transaction_id = transaction.transaction_id
+                order by sequence desc limit 1) as newest
+            cross join lateral (
+                select max(fee_wei_max)::text as fee, max(priority_fee_wei_max)::text as priority_fee
+                from attempt
+                where attempt.transaction_id = transaction.transaction_id) as highest
         where wallet_id = $1 and status = 'open'
-        order by account_nonce, sequence desc
-        ",
+        order by account_nonce
+        "#,
         wallet_id,
     )
     .fetch_all(conn)
@@ -104,57 +84,129 @@ pub(in crate::engine) async fn open_transactions(
         .map(|row| {
             Ok(OpenTransaction {
                 transaction_id: row.transaction_id,
+                account_nonce: db::number(row.account_nonce)?,
                 hash: db::hash(&row.transaction_hash)?,
-                raw: row.raw,
+                gas_limit: db::number(row.gas_limit)?,
+                is_cancelled: row.is_cancelled,
+                offered: Fees {
+                    fee_wei_max: fee(&row.fee)?,
+                    priority_fee_wei_max: fee(&row.priority_fee)?,
+                },
+                is_retry: row.purpose == "retry",
+                is_useless: row.is_useless,
             })
         })
         .collect()
 }
 
-/// The settlement to send next, and whether its verification is fresh. What was postponed comes after
-/// what was not, so that nothing that cannot be paid keeps others waiting.
-pub(in crate::engine) async fn next_claimed(
-    conn: &mut PgConnection,
-    chain_id: ChainId,
-) -> Result<Option<(SettlementId, bool)>, DbError> {
-    let row = sqlx::query!(
-        r#"
-        select settlement_id,
-            n_transactions = 0 and created_at > now() - make_interval(secs => $3) as "is_fresh!"
-        from settlement
-        where chain_id = $1 and status = 'claimed' and n_transactions < $2 and not_before <= now()
-        order by not_before > created_at, not_before
-        limit 1
-        "#,
-        chain_id.to_string(),
-        N_TRANSACTIONS_MAX,
-        FRESH.as_secs_f64(),
-    )
-    .fetch_optional(conn)
-    .await
-    .during("find the next settlement to send")?;
-    Ok(row.map(|row| (SettlementId::from_uuid(row.settlement_id), row.is_fresh)))
+fn fee(text: &str) -> Result<u128, DbError> {
+    text.parse::<u128>()
+        .map_err(|error| sqlx::Error::Decode(error.into()))
+        .during("read a stored fee")
 }
 
-/// Looks away from a settlement for a while: `delay`, and longer the longer it has waited.
-pub(in crate::engine) async fn postpone(
+/// The signed bytes of an attempt.
+pub(in crate::engine) async fn raw_attempt(
     conn: &mut PgConnection,
-    settlement_id: SettlementId,
-    delay: Duration,
-) -> Result<(), DbError> {
-    sqlx::query!(
+    hash: B256,
+) -> Result<Vec<u8>, DbError> {
+    sqlx::query_scalar!("select raw from attempt where transaction_hash = $1", hash.as_slice())
+        .fetch_one(conn)
+        .await
+        .during("read an attempt")
+}
+
+/// The bytes of the first attempt that was no cancellation: what the transaction is to do.
+pub(in crate::engine) async fn payload_of(
+    conn: &mut PgConnection,
+    transaction_id: i64,
+) -> Result<Vec<u8>, DbError> {
+    sqlx::query_scalar!(
         "
-        update settlement set not_before = now()
-            + greatest(make_interval(secs => $2), least((now() - created_at) / 4, interval '1 minute'))
-        where settlement_id = $1
+        select raw from attempt where transaction_id = $1 and kind = 'payload'
+        order by sequence limit 1
         ",
-        settlement_id.as_uuid(),
-        delay.as_secs_f64(),
+        transaction_id,
+    )
+    .fetch_one(conn)
+    .await
+    .during("read a transaction's first attempt")
+}
+
+/// Stores another attempt of a transaction. `false`, and nothing is stored, if the transaction is not
+/// open any more.
+pub(in crate::engine) async fn store_attempt(
+    conn: &mut PgConnection,
+    transaction_id: i64,
+    signed: &Signed,
+    fees: Fees,
+    gas_limit: u64,
+    is_cancellation: bool,
+) -> Result<bool, DbError> {
+    let stored = sqlx::query!(
+        "
+        insert into attempt (transaction_hash, transaction_id, sequence, raw, fee_wei_max,
+            priority_fee_wei_max, gas_limit, kind)
+        select $1, transaction_id,
+            (select max(sequence) + 1 from attempt
+                where attempt.transaction_id = transaction.transaction_id),
+            $3, $4::text::numeric, $5::text::numeric, $6, $7
+        from transaction where transaction_id = $2 and status = 'open'
+        ",
+        signed.hash.as_slice(),
+        transaction_id,
+        signed.raw,
+        fees.fee_wei_max.to_string(),
+        fees.priority_fee_wei_max.to_string(),
+        db::height(gas_limit)?,
+        if is_cancellation { "cancel" } else { "payload" },
     )
     .execute(conn)
     .await
-    .during("postpone a settlement")?;
-    Ok(())
+    .during("store another attempt")?;
+    Ok(stored.rows_affected() == 1)
+}
+
+/// Marks a wallet's open transactions below `account_nonce`: bytes that we do not know used theirs.
+/// Returns what they carried.
+pub(in crate::engine) async fn mark_foreign(
+    conn: &mut PgConnection,
+    wallet_id: i32,
+    account_nonce: u64,
+) -> Result<Vec<SettlementId>, DbError> {
+    let carried = sqlx::query_scalar!(
+        r#"
+        with used as (
+            update transaction set status = 'foreign'
+            where wallet_id = $1 and status = 'open' and account_nonce < $2
+            returning transaction_id)
+        select distinct settlement_id from used join transaction_item using (transaction_id)
+        "#,
+        wallet_id,
+        db::height(account_nonce)?,
+    )
+    .fetch_all(conn)
+    .await
+    .during("mark foreign transactions")?;
+    Ok(carried.into_iter().map(SettlementId::from_uuid).collect())
+}
+
+/// Whether a deployment is open on a chain, from whichever wallet.
+pub(in crate::engine) async fn is_deploying(
+    conn: &mut PgConnection,
+    chain_id: ChainId,
+) -> Result<bool, DbError> {
+    sqlx::query_scalar!(
+        r#"
+        select exists (select from transaction join wallet using (wallet_id)
+            where transaction.chain_id = $1 and transaction.status = 'open'
+                and transaction.purpose = 'deploy') as "is!"
+        "#,
+        chain_id.to_string(),
+    )
+    .fetch_one(conn)
+    .await
+    .during("look for a deployment")
 }
 
 /// A signed transaction about to be stored.
@@ -166,11 +218,15 @@ pub(in crate::engine) struct NewTransaction<'a> {
     pub(in crate::engine) signed: &'a Signed,
     pub(in crate::engine) fees: Fees,
     pub(in crate::engine) gas_limit: u64,
+    pub(in crate::engine) purpose: Purpose,
+    /// The epoch of the wallet's lease.
+    pub(in crate::engine) epoch: i64,
     pub(in crate::engine) settlement_ids: &'a [SettlementId],
 }
 
-/// Takes the account nonce and stores the signed bytes that use it. `None` if another process took
-/// the nonce first: nothing is stored then and the bytes must be thrown away.
+/// Takes the account nonce and stores the signed bytes that use it. `None` if the
+/// nonce is taken or the wallet does not sign any more: nothing is stored then, and the bytes must be
+/// thrown away.
 pub(in crate::engine) async fn store_transaction(
     conn: &mut PgConnection,
     new: &NewTransaction<'_>,
@@ -179,7 +235,7 @@ pub(in crate::engine) async fn store_transaction(
     let taken = sqlx::query!(
         "
         update wallet set next_account_nonce = next_account_nonce + 1
-        where wallet_id = $1 and next_account_nonce = $2
+        where wallet_id = $1 and next_account_nonce = $2 and status = 'active'
         ",
         new.wallet_id,
         account_nonce,
@@ -192,12 +248,15 @@ pub(in crate::engine) async fn store_transaction(
     }
     let transaction_id = sqlx::query_scalar!(
         "
-        insert into transaction (wallet_id, chain_id, account_nonce) values ($1, $2, $3)
+        insert into transaction (wallet_id, chain_id, account_nonce, purpose, epoch)
+        values ($1, $2, $3, $4, $5)
         returning transaction_id
         ",
         new.wallet_id,
         new.chain_id.to_string(),
         account_nonce,
+        new.purpose.as_str(),
+        new.epoch,
     )
     .fetch_one(&mut *conn)
     .await
@@ -273,13 +332,15 @@ pub async fn latest_attempt(
     hash.as_deref().map(db::hash).transpose()
 }
 
-/// An open transaction of ours that stands in a block.
+/// A transaction of ours that stands in a block and was open until then.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::engine) struct MinedTransaction {
     pub(in crate::engine) transaction_id: i64,
     pub(in crate::engine) hash: B256,
     pub(in crate::engine) wallet: Address,
     pub(in crate::engine) settlement_ids: Vec<SettlementId>,
+    /// Whether the attempt that was mined pays nobody.
+    pub(in crate::engine) is_cancellation: bool,
 }
 
 /// Which of `hashes` are attempts of our open transactions.
@@ -291,12 +352,13 @@ pub(in crate::engine) async fn ours_among(
     let hashes: Vec<Vec<u8>> = hashes.iter().map(|hash| hash.to_vec()).collect();
     let rows = sqlx::query!(
         r#"
-        select transaction_id, transaction_hash, address, array(
+        select transaction_id, transaction_hash, address, kind = 'cancel' as "is_cancellation!", array(
             select settlement_id from transaction_item
             where transaction_item.transaction_id = transaction.transaction_id
             order by item_index) as "settlement_ids!"
         from attempt join transaction using (transaction_id) join wallet using (wallet_id)
-        where transaction.chain_id = $1 and status = 'open' and transaction_hash = any($2)
+        where transaction.chain_id = $1 and transaction.status in ('open', 'foreign')
+            and transaction_hash = any($2)
         order by transaction_id
         "#,
         chain_id.to_string(),
@@ -316,6 +378,7 @@ pub(in crate::engine) async fn ours_among(
                     .into_iter()
                     .map(SettlementId::from_uuid)
                     .collect(),
+                is_cancellation: row.is_cancellation,
             })
         })
         .collect()
@@ -325,19 +388,22 @@ pub(in crate::engine) async fn ours_among(
 pub(in crate::engine) async fn mark_mined(
     conn: &mut PgConnection,
     transaction_id: i64,
-    hash: B256,
-    block: &Block,
+    receipt: &Receipt,
 ) -> Result<(), DbError> {
     sqlx::query!(
         "
         update transaction
-        set status = 'mined', mined_hash = $2, block_hash = $3, block_number = $4
+        set status = 'mined', mined_hash = $2, block_hash = $3, block_number = $4, gas_used = $5,
+            fee_wei = $6::text::numeric, l1_fee_wei = $7::text::numeric
         where transaction_id = $1
         ",
         transaction_id,
-        hash.as_slice(),
-        block.hash.as_slice(),
-        db::height(block.number)?,
+        receipt.transaction_hash.as_slice(),
+        receipt.block_hash.as_slice(),
+        db::height(receipt.block_number)?,
+        db::height(receipt.gas_used)?,
+        receipt.fee_wei.to_string(),
+        receipt.l1_fee_wei.to_string(),
     )
     .execute(conn)
     .await
@@ -354,7 +420,8 @@ pub(in crate::engine) async fn reopen(
     sqlx::query_scalar!(
         "
         update transaction
-        set status = 'open', mined_hash = null, block_hash = null, block_number = null
+        set status = 'open', mined_hash = null, block_hash = null, block_number = null,
+            gas_used = null, fee_wei = null, l1_fee_wei = null
         where chain_id = $1 and status = 'mined' and block_number > $2
         returning transaction_id
         ",

@@ -40,7 +40,7 @@ pub(in crate::engine) async fn unfinished(
             exists (select from settlement
                     where chain_id = $1 and status in ('claimed', 'submitted'))
                 or exists (select from transaction join wallet using (wallet_id)
-                    where transaction.chain_id = $1 and status = 'open') as "is_busy!",
+                    where transaction.chain_id = $1 and transaction.status = 'open') as "is_busy!",
             exists (select from settlement where chain_id = $1 and status in ('included', 'safe'))
                 or exists (select from transaction where chain_id = $1 and status = 'mined')
                 as "is_unsettled!",

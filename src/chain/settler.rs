@@ -1,0 +1,155 @@
+//! Many payments in one transaction: through our settler, or through Multicall3 where it is not
+//! deployed.
+
+use std::sync::LazyLock;
+
+use alloy::{
+    primitives::{Address, B256, Bytes, TxKind, U256, address},
+    rpc::types::TransactionRequest,
+    sol,
+    sol_types::SolCall,
+};
+
+use super::{Chain, ChainError};
+
+sol!(BatchSettler, "contracts/artifacts/BatchSettler.json");
+
+sol! {
+    /// Multicall3 at its canonical address (github.com/mds1/multicall3).
+    interface Multicall3 {
+        struct Call3 { address target; bool allowFailure; bytes callData; }
+        struct Result { bool success; bytes returnData; }
+        function aggregate3(Call3[] calls) payable returns (Result[] returnData);
+    }
+}
+
+/// Where Multicall3 is on every chain that has it.
+const MULTICALL3: Address = address!("cA11bde05977b3631167028862bE2a173976CA11");
+/// The deterministic deployment proxy: it creates what its calldata holds after a salt, with CREATE2
+/// (github.com/Arachnid/deterministic-deployment-proxy).
+const DEPLOYER: Address = address!("4e59b44847b379578588920cA78FbF26c0B4956C");
+/// Ours. Whoever deploys the same code gets the same address.
+const SALT: B256 = B256::ZERO;
+
+/// Where the settler is once somebody deployed it.
+static SETTLER: LazyLock<Address> =
+    LazyLock::new(|| DEPLOYER.create2_from_code(SALT, &BatchSettler::BYTECODE));
+
+/// A call that is part of a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchCall {
+    /// The contract.
+    pub target: Address,
+    /// What it is asked.
+    pub data: Bytes,
+    /// How much gas it may use. Multicall3 knows no such limit.
+    pub gas_cap: u64,
+}
+
+impl BatchCall {
+    /// How long the call is in a batch's calldata: its words, its data, and the padding.
+    pub fn n_bytes(&self) -> usize {
+        const N_HEAD_BYTES: usize = 6 * 32;
+        N_HEAD_BYTES.saturating_add(self.data.len())
+    }
+}
+
+/// What carries a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// `contracts/src/BatchSettler.sol`: bounds the gas of each call, copies no return data.
+    Settler,
+    /// Multicall3: anyone's, and only for calls that are known to be harmless.
+    Multicall3,
+}
+
+impl Carrier {
+    /// The contract and the calldata that make `calls` in their order, each whether or not the
+    /// others succeed.
+    pub fn call(self, calls: &[BatchCall]) -> (Address, Bytes) {
+        match self {
+            Self::Settler => {
+                let calls = calls.iter().map(|call| BatchSettler::Call {
+                    target: call.target,
+                    gasCap: U256::from(call.gas_cap),
+                    data: call.data.clone(),
+                });
+                let batch = BatchSettler::settleCall { calls: calls.collect() };
+                (*SETTLER, batch.abi_encode().into())
+            }
+            Self::Multicall3 => (MULTICALL3, aggregate3(calls)),
+        }
+    }
+}
+
+/// The contract and the calldata that deploy the settler.
+pub fn settler_deployment() -> (Address, Bytes) {
+    (DEPLOYER, [SALT.as_slice(), &BatchSettler::BYTECODE].concat().into())
+}
+
+fn aggregate3(calls: &[BatchCall]) -> Bytes {
+    let calls = calls.iter().map(|call| Multicall3::Call3 {
+        target: call.target,
+        allowFailure: true,
+        callData: call.data.clone(),
+    });
+    Multicall3::aggregate3Call { calls: calls.collect() }.abi_encode().into()
+}
+
+impl Chain {
+    /// Whether the settler is deployed.
+    pub async fn has_settler(&self) -> Result<bool, ChainError> {
+        Ok(!self.code(*SETTLER).await?.is_empty())
+    }
+
+    /// Whether the settler can be deployed: the deployer is a contract of the chain.
+    pub async fn has_deployer(&self) -> Result<bool, ChainError> {
+        Ok(!self.code(DEPLOYER).await?.is_empty())
+    }
+
+    /// Which of `calls` would succeed, made in their order in the newest block. A call with its `false`
+    /// may succeed alone: this is a sieve, not a verdict.
+    pub async fn try_calls(
+        &self,
+        calls: &[BatchCall],
+        gas_limit: u64,
+    ) -> Result<Vec<bool>, ChainError> {
+        let operation = || format!("try {} calls", calls.len());
+        let request = TransactionRequest {
+            to: Some(TxKind::Call(MULTICALL3)),
+            gas: Some(gas_limit),
+            input: aggregate3(calls).into(),
+            ..TransactionRequest::default()
+        };
+        let answer: Bytes = self.call(operation, "eth_call", (request, "latest")).await?;
+        let results = Multicall3::aggregate3Call::abi_decode_returns(&answer)
+            .map_err(|error| self.unusable(operation(), error.to_string()))?;
+        if results.len() != calls.len() {
+            let what = format!("{} of {} calls were answered", results.len(), calls.len());
+            return Err(self.unusable(operation(), what));
+        }
+        Ok(results.into_iter().map(|result| result.success).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BatchCall, BatchSettler, Carrier, SETTLER};
+    use alloy::primitives::{Address, address};
+
+    #[test]
+    fn the_settler_is_where_its_code_says() {
+        // The same address as contracts/README.md; it changes with every change of the contract.
+        assert_eq!(*SETTLER, address!("dDb810Be1B0aEE8fA25f1e605e195A4E041F7258"));
+        assert!(!BatchSettler::BYTECODE.is_empty());
+    }
+
+    #[test]
+    fn a_batch_is_no_longer_than_its_calls_say() {
+        let call = BatchCall { target: Address::ZERO, data: vec![1; 292].into(), gas_cap: 1 };
+        for carrier in [Carrier::Settler, Carrier::Multicall3] {
+            let (_, data) = carrier.call(&vec![call.clone(); 50]);
+            assert!(data.len() <= 50 * call.n_bytes() + 1_024, "{}", data.len());
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! How much gas a transaction may use: by formula, never by `eth_estimateGas`, which finds the least
+//! gas at which a call that tolerates failing items still succeeds, and so leaves items unpaid
+//! (settlement-engine reference, scenario 27).
+
+/// The most gas one transaction may have (EIP-7825; Base since Azul).
+pub(in crate::engine) const TRANSACTION_GAS_MAX: u64 = 16_777_216;
+/// The longest transaction that pools take (geth `txMaxSize`).
+pub(in crate::engine) const TRANSACTION_BYTES_MAX: usize = 128 * 1024;
+/// What one item of a batch may use. USDC needs 82,000 to a payee that never held it
+/// (contracts/gas-table.json); an item that needs more fails there and is retried alone.
+pub(in crate::engine) const ITEM_GAS_CAP: u64 = 120_000;
+
+/// Every transaction's own cost.
+const INTRINSIC_GAS: u64 = 21_000;
+/// What the settler does once, with room for several tokens.
+const BATCH_GAS: u64 = 45_000;
+/// What it does for each item and keeps for its report, with room (contracts/README.md: 2,500).
+const ITEM_GAS: u64 = 4_000;
+/// What the creation of a contract costs, and for each byte of its code (yellow paper, appendix G).
+const CREATE_GAS: u64 = 32_000;
+const CODE_BYTE_GAS: u64 = 200;
+/// For the deployer's own work and the constructor.
+const DEPLOY_GAS: u64 = 60_000;
+
+/// What calldata costs: the larger of the price that execution is added to and the floor
+/// (EIP-2028, EIP-7623).
+pub(in crate::engine) fn calldata_gas(data: &[u8]) -> u64 {
+    let n_zero = data.iter().filter(|byte| **byte == 0).count();
+    let n_other = data.len().saturating_sub(n_zero);
+    let (n_zero, n_other) = (wide(n_zero), wide(n_other));
+    n_zero.saturating_mul(10).saturating_add(n_other.saturating_mul(40))
+}
+
+/// The gas limit of a batch of `n_items` with that calldata.
+pub(in crate::engine) fn batch_gas_limit(data: &[u8], n_items: usize) -> u64 {
+    let items = wide(n_items).saturating_mul(ITEM_GAS_CAP.saturating_add(ITEM_GAS));
+    // A call gets at most all but a sixty-fourth of what is left (EIP-150).
+    let withheld = ITEM_GAS_CAP / 63;
+    INTRINSIC_GAS
+        .saturating_add(calldata_gas(data))
+        .saturating_add(BATCH_GAS)
+        .saturating_add(items)
+        .saturating_add(withheld)
+}
+
+/// The gas limit of a deployment with that calldata.
+pub(in crate::engine) fn deploy_gas_limit(data: &[u8]) -> u64 {
+    INTRINSIC_GAS
+        .saturating_add(calldata_gas(data))
+        .saturating_add(CREATE_GAS)
+        .saturating_add(DEPLOY_GAS)
+        .saturating_add(wide(data.len()).saturating_mul(CODE_BYTE_GAS))
+}
+
+/// The gas limit of a transaction that only uses up its account nonce.
+pub(in crate::engine) const CANCEL_GAS_LIMIT: u64 = INTRINSIC_GAS;
+
+fn wide(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
