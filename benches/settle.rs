@@ -8,8 +8,9 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::as_conversions,
+    clippy::disallowed_methods,
     clippy::arithmetic_side_effects,
-    reason = "a benchmark fails by panicking"
+    reason = "a benchmark fails by panicking, and reads the clock"
 )]
 
 #[path = "../tests/support/mod.rs"]
@@ -191,6 +192,14 @@ async fn print(world: &World, service: &Service, n_callers: usize, tally: &Tally
     .fetch_all(&world.books)
     .await
     .unwrap();
+    let answered: Vec<(f64, i64)> = sqlx::query_as(
+        "select extract(epoch from answered_at)::float8, block_number from settlement
+         where settlement_id > $1::uuid and answered_at is not null",
+    )
+    .bind(&run.first)
+    .fetch_all(&world.books)
+    .await
+    .unwrap();
     let (n_transactions, gas, n_items, fullest): (i64, f64, i64, f64) = sqlx::query_as(
         "with mined as (
             select gas_used, block_number, (select count(*) from transaction_item item
@@ -225,6 +234,16 @@ async fn print(world: &World, service: &Service, n_callers: usize, tally: &Tally
     println!("  commits a payment          {:.1}", run.commits as f64 / n);
     println!("  service CPU a payment      {:.2} ms", run.cpu * 1_000.0 / n);
     println!("  fullest block              {:.1} % of its gas", fullest / BLOCK_GAS * 100.0);
+    let mut after: Vec<f64> = answered
+        .iter()
+        .filter_map(|(answered_at, number)| {
+            let built_at = run.blocks.get(&u64::try_from(*number).unwrap())?;
+            Some((answered_at - built_at) * 1_000.0)
+        })
+        .collect();
+    after.sort_by(f64::total_cmp);
+    let at = |percent: usize| after[(after.len() - 1) * percent / 100];
+    println!("  from block to answer       p50 {:.0} ms, p99 {:.0} ms", at(50), at(99));
     for margin in [0.0, 0.05, 0.1, 0.2] {
         let missed = rows.iter().filter(|(claimed_at, number)| {
             let first = run.blocks.iter().find(|(_, built_at)| **built_at > claimed_at + margin);

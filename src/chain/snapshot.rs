@@ -1,4 +1,5 @@
-//! Everything verification asks of a chain, in one batch at one block.
+//! Everything verification asks of a chain, at one block: one batch for a payment that can be made,
+//! and another for why it cannot.
 
 use alloy::{
     eips::BlockId,
@@ -26,7 +27,7 @@ use super::{
 type CallAnswer = Result<Bytes, RpcError<TransportErrorKind>>;
 
 impl Chain {
-    /// What `block` says about one payment: one JSON-RPC batch, every fact at that block's hash.
+    /// What `block` says about one payment, every fact at that block's hash.
     ///
     /// An answer of the token, a revert included, is a fact; trouble with the endpoint is an error.
     pub async fn snapshot(
@@ -68,9 +69,6 @@ impl Endpoint {
             nonce: *authorization.nonce.as_bytes(),
         }
         .abi_encode())?;
-        let name = ask(Token::nameCall {}.abi_encode())?;
-        let version = ask(Token::versionCall {}.abi_encode())?;
-        let balance = ask(Token::balanceOfCall { account: authorization.payer }.abi_encode())?;
         batch.send().await.map_err(failed)?;
         self.expect_chain(chain_id.await.map_err(failed)?)?;
 
@@ -81,17 +79,43 @@ impl Endpoint {
                 None => return Err(failed(error)),
             },
         };
-        Ok(ChainSnapshot {
+        let mut snapshot = ChainSnapshot {
             block_number: block.number,
             block_hash: block.hash,
             payer_has_code: !payer_code.await.map_err(failed)?.is_empty(),
             asset_has_code: !asset_code.await.map_err(failed)?.is_empty(),
             simulation,
             authorization_used: view::<Token::authorizationStateCall>(state.await)?,
-            token_name: view::<Token::nameCall>(name.await)?,
-            token_version: view::<Token::versionCall>(version.await)?,
-            balance: view::<Token::balanceOfCall>(balance.await)?.map(Amount::from_base_units),
-        })
+            token_name: None,
+            token_version: None,
+            balance: None,
+        };
+        if !snapshot.shows_payment() || signature.has_high_s() {
+            self.diagnose(&mut snapshot, at, asset, authorization).await?;
+        }
+        Ok(snapshot)
+    }
+
+    /// Asks what explains a refusal.
+    async fn diagnose(
+        &self,
+        snapshot: &mut ChainSnapshot,
+        at: BlockId,
+        asset: Address,
+        authorization: &Authorization,
+    ) -> Result<(), ChainErrorKind> {
+        let failed = ChainErrorKind::of_call;
+        let mut batch = self.rpc.new_batch();
+        let mut ask = |data: Vec<u8>| add_call(&mut batch, asset, data.into(), at).map_err(failed);
+        let name = ask(Token::nameCall {}.abi_encode())?;
+        let version = ask(Token::versionCall {}.abi_encode())?;
+        let balance = ask(Token::balanceOfCall { account: authorization.payer }.abi_encode())?;
+        batch.send().await.map_err(failed)?;
+        snapshot.token_name = view::<Token::nameCall>(name.await)?;
+        snapshot.token_version = view::<Token::versionCall>(version.await)?;
+        let balance = view::<Token::balanceOfCall>(balance.await)?;
+        snapshot.balance = balance.map(Amount::from_base_units);
+        Ok(())
     }
 }
 

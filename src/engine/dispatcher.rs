@@ -385,9 +385,13 @@ impl Engine {
             }
             let mut conn = self.pool.acquire().await.during("find settlements to send")?;
             let chain_id = self.chain.chain_id();
-            let queued =
-                store::reserve(&mut conn, chain_id, room.n_together_max, room.n_retries > 0)
-                    .await?;
+            let (n_max, with_retries) = (room.n_together_max, room.n_retries > 0);
+            let is_shared = self.is_shared.load(Ordering::Relaxed);
+            let queued = if is_shared {
+                store::reserve(&mut conn, chain_id, n_max, with_retries).await?
+            } else {
+                store::queued(&mut conn, chain_id, n_max, with_retries).await?
+            };
             if queued.is_empty() {
                 return Ok(());
             }
@@ -396,7 +400,7 @@ impl Engine {
             drop(conn);
             let sent = self.send_reserved(desk, step, room, &queued, settlements).await;
             let n_sent = sent.as_ref().map_or(0, |sent| *sent);
-            if n_sent < queued.len() {
+            if is_shared && n_sent < queued.len() {
                 let mut conn = self.pool.acquire().await.during("give settlements back")?;
                 store::unreserve(&mut conn, &ids).await?;
             }

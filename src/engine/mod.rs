@@ -108,6 +108,8 @@ pub struct Engine {
     is_following: AtomicBool,
     /// How many wallets of this process sign.
     n_signing: AtomicUsize,
+    /// Whether several wallets of the chain sign, so that they must keep out of each other's way.
+    is_shared: AtomicBool,
     /// How many settlements wait for a wallet, as last counted.
     n_queued: AtomicUsize,
     /// The height at which the settler was seen; 0 for not yet.
@@ -144,6 +146,7 @@ impl Engine {
             busy: AtomicBool::new(true),
             is_following: AtomicBool::new(false),
             n_signing: AtomicUsize::new(0),
+            is_shared: AtomicBool::new(true),
             n_queued: AtomicUsize::new(0),
             settler_seen_at: AtomicU64::new(0),
             addresses: Mutex::new(addresses),

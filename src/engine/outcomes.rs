@@ -29,8 +29,8 @@ use super::Engine;
 const N_WAITING_MAX: usize = 10_000;
 /// How often outcomes are looked for without a notification.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-/// How old a wait is when its right to the answer is renewed for the first time.
-const RENEW_AFTER: Duration = Duration::from_secs(2);
+/// How long after it was taken or renewed the right of a waiting caller is renewed: half its length.
+const RENEW_AFTER: Duration = Duration::from_secs(3);
 /// The Postgres channel.
 const CHANNEL: &str = "quittance_news";
 
@@ -61,7 +61,7 @@ struct State {
 #[derive(Debug)]
 struct Place {
     number: u64,
-    since: Instant,
+    renewed_at: Instant,
     wake: oneshot::Sender<()>,
 }
 
@@ -129,7 +129,7 @@ impl Outcomes {
         let number = state.n_places;
         state.n_places = number.wrapping_add(1);
         state.n_taken = state.n_taken.saturating_add(1);
-        let place = Place { number, since: Instant::now(), wake };
+        let place = Place { number, renewed_at: Instant::now(), wake };
         state.waiting.entry(settlement_id).or_default().push(place);
         let callers = Arc::clone(&self.callers);
         Ok(Waiting { callers, settlement_id, number, woken, is_told: false })
@@ -197,13 +197,18 @@ impl Outcomes {
         Ok(())
     }
 
-    /// All settlements that are waited for, those that have been for long, and those whose caller
+    /// All settlements that are waited for, those whose rights are to be renewed, and those whose caller
     /// went away since the last time.
     fn survey(&self) -> (Vec<SettlementId>, Vec<SettlementId>, Vec<SettlementId>) {
         let mut state = self.callers.lock();
         let all = state.waiting.keys().copied().collect();
-        let is_old = |places: &[Place]| places.iter().any(|p| p.since.elapsed() > RENEW_AFTER);
-        let old = state.waiting.iter().filter(|(_, p)| is_old(p)).map(|(id, _)| *id).collect();
+        let mut old = Vec::new();
+        for (settlement_id, places) in &mut state.waiting {
+            if places.iter().any(|place| place.renewed_at.elapsed() > RENEW_AFTER) {
+                old.push(*settlement_id);
+                places.iter_mut().for_each(|place| place.renewed_at = Instant::now());
+            }
+        }
         let abandoned = std::mem::take(&mut state.abandoned);
         (all, old, abandoned)
     }

@@ -192,6 +192,7 @@ impl Engine {
         let active = || rows.iter().filter(|row| row.status == WalletStatus::Active);
         let is_ours = |row: &&WalletRow| held.lock().contains_key(&row.wallet_id);
         self.n_signing.store(active().filter(is_ours).count(), Ordering::Relaxed);
+        self.is_shared.store(active().count() > 1, Ordering::Relaxed);
         self.n_queued.store(n_queued, Ordering::Relaxed);
         *self.lock_addresses() = rows.iter().map(|row| row.address).collect();
         let chain_id = self.chain.chain_id();

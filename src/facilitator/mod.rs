@@ -24,9 +24,12 @@ use crate::{
 pub use error::FacilitatorError;
 pub use settle::SettleOutcome;
 
-/// How many payments are verified at a time; each holds one call to a chain. More are told to come
-/// back rather than to wait.
-const N_VERIFICATIONS_MAX: usize = 512;
+/// How many payments are verified at a time; each holds one call to a chain.
+const N_VERIFICATIONS_MAX: usize = 256;
+/// How many may wait for that; more are told to come back.
+const N_WAITING_VERIFICATIONS_MAX: usize = 4_096;
+/// How long they wait at most. Official clients give up after thirty seconds.
+const VERIFICATION_WAIT: Duration = Duration::from_secs(5);
 
 /// A chain that is served.
 #[derive(Debug, Clone)]
@@ -45,6 +48,14 @@ pub struct Facilitator {
     outcomes: Outcomes,
     settle_wait: Duration,
     verifications: Semaphore,
+    /// Places for those that wait for a verification or are in one.
+    admissions: Semaphore,
+}
+
+/// A place among the verifications, given back when it is dropped.
+struct VerificationPermit<'a> {
+    _admission: SemaphorePermit<'a>,
+    _verification: SemaphorePermit<'a>,
 }
 
 impl Facilitator {
@@ -56,7 +67,8 @@ impl Facilitator {
         settle_wait: Duration,
     ) -> Self {
         let verifications = Semaphore::const_new(N_VERIFICATIONS_MAX);
-        Self { pool, chains, outcomes, settle_wait, verifications }
+        let admissions = Semaphore::const_new(N_VERIFICATIONS_MAX + N_WAITING_VERIFICATIONS_MAX);
+        Self { pool, chains, outcomes, settle_wait, verifications, admissions }
     }
 
     /// What this facilitator does: every configured chain in both versions, whatever their health.
@@ -91,8 +103,15 @@ impl Facilitator {
         })
     }
 
-    fn verification_permit(&self) -> Result<SemaphorePermit<'_>, FacilitatorError> {
-        self.verifications.try_acquire().map_err(|_| FacilitatorError::Busy)
+    async fn verification_permit(&self) -> Result<VerificationPermit<'_>, FacilitatorError> {
+        let admission = self.admissions.try_acquire().map_err(|_| FacilitatorError::Busy)?;
+        let verification = tokio::time::timeout(VERIFICATION_WAIT, self.verifications.acquire());
+        match verification.await {
+            Ok(Ok(verification)) => {
+                Ok(VerificationPermit { _admission: admission, _verification: verification })
+            }
+            _ => Err(FacilitatorError::Busy),
+        }
     }
 }
 

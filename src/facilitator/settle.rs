@@ -116,7 +116,7 @@ impl Facilitator {
             tracing::info!(settlement.id = %settlement_id, "claimed a payment");
             chain.engine.nudge();
             let asker = if key.is_some() { Asker::KeyedClaimant } else { Asker::Unproven };
-            return self.answer(settlement_id, waiting, deadline, asker).await;
+            return self.wait(settlement_id, waiting, deadline, asker).await;
         }
         waiting.leave();
         match self.earlier_claim(caller, request, key).await? {
@@ -209,10 +209,11 @@ impl Facilitator {
         self.answer(settlement_id, waiting, deadline, asker).await
     }
 
+    /// The outcome of an earlier claim, which may stand already.
     async fn answer(
         &self,
         settlement_id: SettlementId,
-        mut waiting: Waiting,
+        waiting: Waiting,
         deadline: Instant,
         asker: Asker,
     ) -> Result<SettleOutcome, FacilitatorError> {
@@ -220,6 +221,16 @@ impl Facilitator {
             waiting.leave();
             return Ok(outcome);
         }
+        self.wait(settlement_id, waiting, deadline, asker).await
+    }
+
+    async fn wait(
+        &self,
+        settlement_id: SettlementId,
+        mut waiting: Waiting,
+        deadline: Instant,
+        asker: Asker,
+    ) -> Result<SettleOutcome, FacilitatorError> {
         waiting.until(deadline).await;
         if let Some(outcome) = self.outcome(settlement_id, asker).await? {
             waiting.leave();

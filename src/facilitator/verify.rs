@@ -42,9 +42,9 @@ impl Facilitator {
         chain: &ServedChain,
         terms: Terms,
     ) -> Result<Result<Verified, Refusal>, FacilitatorError> {
-        let _permit = self.verification_permit()?;
+        let _permit = self.verification_permit().await?;
         let node = chain.engine.chain();
-        let block = node.latest_block().await?;
+        let block = node.shared_latest_block().await?;
         let asset = terms.requirements().asset;
         let snapshot =
             node.snapshot(&block, asset, terms.authorization(), terms.signature()).await?;

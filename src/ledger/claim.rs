@@ -4,11 +4,11 @@ use sqlx::PgConnection;
 
 use crate::{
     db::{self, DbError, During},
-    domain::{ApiKeyId, Depth, IdempotencyKey, MerchantId, SettlementId, SettlementStatus},
+    domain::{ApiKeyId, Depth, IdempotencyKey, MerchantId, SettlementId},
     verify::Verified,
 };
 
-use super::{ANSWER_RIGHT, entry, event};
+use super::ANSWER_RIGHT;
 
 /// Who claims a payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,17 +43,27 @@ pub async fn claim(
     let terms = verified.terms();
     let (authorization, requirements) = (terms.authorization(), terms.requirements());
     let digest = terms.digest();
-    // Either unique constraint may answer; the caller rereads to learn which.
+    // One statement, because every payment makes it. Either unique constraint may answer; the caller
+    // rereads to learn which.
     let inserted = sqlx::query!(
         "
-        insert into settlement (settlement_id, merchant_id, api_key_id, x402_version, scheme, chain_id,
-            asset, payer, payee, amount, valid_after, valid_before, authorization_nonce, signature,
-            token_name, token_version, digest, resource, verified_block, idempotency_key,
-            wait_for, answer_held_until)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric,
-            $12::text::numeric, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-            now() + make_interval(secs => $22))
-        on conflict do nothing
+        with claimed as (
+            insert into settlement (settlement_id, merchant_id, api_key_id, x402_version, scheme,
+                chain_id, asset, payer, payee, amount, valid_after, valid_before,
+                authorization_nonce, signature, token_name, token_version, digest, resource,
+                verified_block, idempotency_key, wait_for, answer_held_until)
+            values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric,
+                $12::text::numeric, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+                now() + make_interval(secs => $22))
+            on conflict do nothing
+            returning settlement_id, payer, payee, chain_id, asset, amount),
+        opened as (
+            insert into event (settlement_id, status_to) select settlement_id, 'claimed' from claimed)
+        insert into ledger_entry (settlement_id, subject, kind, sequence, debit_account,
+            credit_account, asset, amount)
+        select settlement_id, 'payment', 'pending', 0, 'payer:0x' || encode(payer, 'hex'),
+            'payee:0x' || encode(payee, 'hex'), chain_id || '/0x' || encode(asset, 'hex'), amount
+        from claimed
         ",
         claim.settlement_id.as_uuid(),
         claim.merchant_id.as_uuid(),
@@ -78,14 +88,8 @@ pub async fn claim(
         claim.wait_for.as_str(),
         ANSWER_RIGHT.as_secs_f64(),
     )
-    .execute(&mut *conn)
+    .execute(conn)
     .await
     .during("claim a settlement")?;
-    if inserted.rows_affected() == 0 {
-        return Ok(ClaimOutcome::Taken);
-    }
-    let opened = event::Event::to(SettlementStatus::Claimed);
-    event::append(conn, claim.settlement_id, None, &opened).await?;
-    entry::payments(conn, entry::Kind::Pending, &[(claim.settlement_id, None)]).await?;
-    Ok(ClaimOutcome::Claimed)
+    Ok(if inserted.rows_affected() == 0 { ClaimOutcome::Taken } else { ClaimOutcome::Claimed })
 }

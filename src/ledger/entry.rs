@@ -9,11 +9,9 @@ use crate::{
     domain::{ChainId, SettlementId},
 };
 
-/// What an entry says of a payment.
+/// What an entry says of a payment. The first, `pending`, is written with the claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Promised, not moved.
-    Pending,
     /// Moved, by evidence.
     Post,
     /// Will not move.
@@ -25,7 +23,6 @@ pub(super) enum Kind {
 impl Kind {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Pending => "pending",
             Self::Post => "post",
             Self::Void => "void",
             Self::Reverse => "reverse",

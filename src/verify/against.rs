@@ -21,12 +21,21 @@ pub struct ChainSnapshot {
     pub simulation: Simulation,
     /// `authorizationState(payer, nonce)`; `None` if the asset does not answer it.
     pub authorization_used: Option<bool>,
-    /// `name()`; `None` if the asset does not answer it.
+    /// `name()`; `None` if the asset does not answer it. Asked, like the two below, only where the payment
+    /// cannot be made.
     pub token_name: Option<String>,
     /// `version()`; `None` if the asset does not answer it.
     pub token_version: Option<String>,
     /// `balanceOf(payer)`; `None` if the asset does not answer it.
     pub balance: Option<Amount>,
+}
+
+impl ChainSnapshot {
+    /// Whether the call would succeed, and on an authorization that the asset keeps: a contract that
+    /// accepts every call "succeeds" too, and only an unused authorization can have moved money.
+    pub fn shows_payment(&self) -> bool {
+        self.simulation == Simulation::Succeeds && self.authorization_used == Some(false)
+    }
 }
 
 /// The outcome of executing the settlement call without recording it.
@@ -76,11 +85,7 @@ pub fn against(terms: Terms, chain: &ChainSnapshot) -> Result<Verified, Refusal>
         );
     }
     let revert = match &chain.simulation {
-        // A contract that accepts every call "succeeds" too: only one that keeps authorizations,
-        // and has this one unused, can have moved money.
-        Simulation::Succeeds
-            if !terms.signature.has_high_s() && chain.authorization_used == Some(false) =>
-        {
+        Simulation::Succeeds if chain.shows_payment() && !terms.signature.has_high_s() => {
             return Ok(Verified { block_number: chain.block_number, terms });
         }
         Simulation::Succeeds => "the call does not revert, and cannot have moved the money",

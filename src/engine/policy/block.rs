@@ -2,11 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
-use alloy::primitives::{B256, U256};
+use alloy::primitives::{Address, B256, U256};
 
 use crate::{
-    chain::{Fate, Receipt, fate},
-    domain::{Refusal, SettlementId, SettlementStatus},
+    chain::{Fate, Receipt, TokenEvent, fate},
+    domain::{AuthorizationNonce, Refusal, SettlementId, SettlementStatus},
     faults::{Defect, has_defect},
     ledger::{Proof, Settlement},
 };
@@ -43,6 +43,7 @@ pub(in crate::engine) fn decide(facts: &BlockFacts) -> Decisions {
     let our_hashes: HashSet<B256> = facts.ours.iter().map(|mined| mined.hash).collect();
     let carried: HashSet<SettlementId> =
         facts.ours.iter().flat_map(|mined| mined.settlement_ids.iter().copied()).collect();
+    let speaking = speaking(facts);
     let mut decisions = Decisions::default();
     for settlement in &facts.settlements {
         let settlement_id = settlement.settlement_id;
@@ -50,7 +51,7 @@ pub(in crate::engine) fn decide(facts: &BlockFacts) -> Decisions {
             continue;
         }
         let is_open = settlement.status != SettlementStatus::Failed;
-        match fate_in(facts, settlement) {
+        match fate_in(&speaking, settlement) {
             Fate::Paid(evidence) => {
                 let by_us = our_hashes.contains(&evidence.transaction_hash);
                 decisions.paid.push(Proof { settlement_id, evidence, by_us });
@@ -72,11 +73,26 @@ pub(in crate::engine) fn decide(facts: &BlockFacts) -> Decisions {
     decisions
 }
 
-/// What the block's receipts say of a settlement, payment before anything else.
-fn fate_in(facts: &BlockFacts, settlement: &Settlement) -> Fate {
-    let mut found = Fate::Unknown;
+/// Which receipts speak of which authorization.
+type Speaking<'a> = HashMap<(Address, Address, AuthorizationNonce), Vec<&'a Receipt>>;
+
+fn speaking(facts: &BlockFacts) -> Speaking<'_> {
+    let mut speaking: Speaking<'_> = HashMap::new();
     for receipt in facts.receipts.values() {
-        match fate(receipt, settlement.asset, &settlement.authorization) {
+        for event in receipt.logs.iter().filter_map(TokenEvent::read) {
+            speaking.entry((event.asset, event.payer, event.nonce)).or_default().push(receipt);
+        }
+    }
+    speaking
+}
+
+/// What the block's receipts say of a settlement, payment before anything else.
+fn fate_in(speaking: &Speaking<'_>, settlement: &Settlement) -> Fate {
+    let authorization = &settlement.authorization;
+    let key = (settlement.asset, authorization.payer, authorization.nonce);
+    let mut found = Fate::Unknown;
+    for receipt in speaking.get(&key).into_iter().flatten() {
+        match fate(receipt, settlement.asset, authorization) {
             Fate::Paid(evidence) => return Fate::Paid(evidence),
             Fate::Consumed => found = Fate::Consumed,
             Fate::Unknown => (),

@@ -22,7 +22,7 @@ pub(super) use head::{
 pub(super) use lease::{
     acquire_lease, count_replicas, hold_lease, leave_replicas, release_lease, renew_lease,
 };
-pub(super) use queue::{Queued, limit_company, postpone, queue_length, reserve, unreserve};
+pub(super) use queue::{Queued, limit_company, postpone, queue_length, queued, reserve, unreserve};
 pub(super) use transaction::{
     MinedTransaction, NewTransaction, OpenTransaction, Purpose, is_deploying, mark_foreign,
     mark_mined, note_sent, open_transactions, ours_among, payload_of, raw_attempt, reopen,

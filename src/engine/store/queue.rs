@@ -17,7 +17,7 @@ const FRESH: Duration = Duration::from_secs(2);
 /// How long a wallet has to sign for what it reserved before another may.
 const RESERVATION: Duration = Duration::from_secs(2);
 
-/// A settlement that a wallet reserved.
+/// A settlement that waits for a wallet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::engine) struct Queued {
     pub(in crate::engine) settlement_id: SettlementId,
@@ -27,54 +27,91 @@ pub(in crate::engine) struct Queued {
     pub(in crate::engine) is_fresh: bool,
 }
 
-/// Reserves what waits, oldest first, with or without what a transaction left unpaid. A hint that keeps wallets from signing for the same settlements;
-/// only storing a transaction decides.
+/// What waits, oldest first, with or without what a transaction left unpaid.
+pub(in crate::engine) async fn queued(
+    conn: &mut PgConnection,
+    chain_id: ChainId,
+    n_max: usize,
+    with_retries: bool,
+) -> Result<Vec<Queued>, DbError> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select settlement_id, n_together_max,
+            n_transactions = 0 and created_at > now() - make_interval(secs => $4) as "is_fresh!"
+        from settlement
+        where chain_id = $1 and status = 'claimed' and n_alone < $2 and not_before <= now()
+            and reserved_until <= now() and ($5 or n_together_max is null)
+        order by not_before
+        limit $3
+        "#,
+        chain_id.to_string(),
+        N_ALONE_MAX,
+        i64::try_from(n_max).unwrap_or(i64::MAX),
+        FRESH.as_secs_f64(),
+        with_retries,
+    )
+    .fetch_all(conn)
+    .await
+    .during("find settlements to send")?;
+    rows.into_iter().map(Queued::try_from).collect()
+}
+
+/// The same, reserved for a moment: a hint that keeps several wallets from signing for the same
+/// settlements. Only storing a transaction decides.
 pub(in crate::engine) async fn reserve(
     conn: &mut PgConnection,
     chain_id: ChainId,
     n_max: usize,
     with_retries: bool,
 ) -> Result<Vec<Queued>, DbError> {
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        Row,
         r#"
-        update settlement set reserved_until = now() + make_interval(secs => $4)
+        update settlement set reserved_until = now() + make_interval(secs => $6)
         where settlement_id in (
             select settlement_id from settlement
             where chain_id = $1 and status = 'claimed' and n_alone < $2 and not_before <= now()
-                and reserved_until <= now() and ($6 or n_together_max is null)
+                and reserved_until <= now() and ($5 or n_together_max is null)
             order by not_before
             limit $3
             for update skip locked)
         returning settlement_id, n_together_max,
-            n_transactions = 0 and created_at > now() - make_interval(secs => $5) as "is_fresh!"
+            n_transactions = 0 and created_at > now() - make_interval(secs => $4) as "is_fresh!"
         "#,
         chain_id.to_string(),
         N_ALONE_MAX,
         i64::try_from(n_max).unwrap_or(i64::MAX),
-        RESERVATION.as_secs_f64(),
         FRESH.as_secs_f64(),
         with_retries,
+        RESERVATION.as_secs_f64(),
     )
     .fetch_all(conn)
     .await
     .during("reserve settlements to send")?;
-    let mut queued = rows
-        .into_iter()
-        .map(|row| {
-            Ok(Queued {
-                settlement_id: SettlementId::from_uuid(row.settlement_id),
-                n_together_max: row
-                    .n_together_max
-                    .map(|n| db::number(i64::from(n)))
-                    .transpose()?
-                    .map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
-                is_fresh: row.is_fresh,
-            })
-        })
-        .collect::<Result<Vec<_>, DbError>>()?;
+    let mut reserved = rows.into_iter().map(Queued::try_from).collect::<Result<Vec<_>, _>>()?;
     // The ids sort by the time of their claims.
-    queued.sort_unstable_by_key(|queued| queued.settlement_id);
-    Ok(queued)
+    reserved.sort_unstable_by_key(|queued| queued.settlement_id);
+    Ok(reserved)
+}
+
+struct Row {
+    settlement_id: Uuid,
+    n_together_max: Option<i32>,
+    is_fresh: bool,
+}
+
+impl TryFrom<Row> for Queued {
+    type Error = DbError;
+
+    fn try_from(row: Row) -> Result<Self, DbError> {
+        let n_together_max = row.n_together_max.map(|n| db::number(i64::from(n))).transpose()?;
+        Ok(Self {
+            settlement_id: SettlementId::from_uuid(row.settlement_id),
+            n_together_max: n_together_max.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+            is_fresh: row.is_fresh,
+        })
+    }
 }
 
 /// Gives back what was reserved and not sent.
