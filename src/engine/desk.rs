@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::chain::{FeeFacts, SendAnswer};
 
-use super::{Wallet, lease::Lease, store::OpenTransaction};
+use super::{EngineError, Wallet, lease::Lease, store::OpenTransaction};
 
 /// One wallet, its lease, and what was seen of it.
 #[derive(Debug)]
@@ -74,6 +74,11 @@ impl Desk {
     pub(super) fn new(wallet_id: i32, wallet: Wallet, lease: Lease) -> Self {
         let sendings = HashMap::new();
         Self { wallet_id, wallet, lease, sendings, market: None, account: None, hold: None }
+    }
+
+    /// What ends the work with this wallet: there is nothing left to do.
+    pub(super) fn is_given_up(&self) -> EngineError {
+        EngineError::LeaseLost { name: self.lease.name.clone() }
     }
 
     /// Forgets what is not open any more.

@@ -141,6 +141,7 @@ impl Engine {
         match step.view.status {
             WalletStatus::Active if !is_in_doubt => self.send_waiting(desk, &mut step).await?,
             WalletStatus::Draining if step.open.is_empty() => self.retire(desk).await?,
+            WalletStatus::Retired if step.open.is_empty() => return Err(desk.is_given_up()),
             _ => (),
         }
         let label = desk.wallet.address().to_string();
@@ -229,7 +230,7 @@ impl Engine {
         store::set_wallet_status(&mut db, desk.wallet_id, &from, to, Some("drained")).await?;
         db.commit().await.during("retire a wallet")?;
         tracing::info!(wallet.address = %desk.wallet.address(), "a wallet is drained");
-        Err(EngineError::LeaseLost { name: desk.lease.name.clone() })
+        Err(desk.is_given_up())
     }
 
     /// What the fee market asks, asked once a block.

@@ -77,19 +77,8 @@ impl Engine {
         stop: &CancellationToken,
     ) {
         while !stop.is_cancelled() {
-            match Self::bounded(self.survey(held)).await {
-                Ok(desks) => {
-                    for desk in desks {
-                        // A closed channel means that the process is stopping; the lease ends alone.
-                        let _ = handed_over.send(desk).await;
-                    }
-                }
-                Err(error) => {
-                    self.health.staff_failed(error.to_string());
-                    tracing::warn!(
-                        error = causes(&error), chain.id = %self.chain.chain_id(), "could not look through the wallets"
-                    );
-                }
+            if let Err(error) = Self::bounded(self.survey(held, &handed_over)).await {
+                self.complain(&error);
             }
             tokio::select! {
                 () = stop.cancelled() => (),
@@ -147,20 +136,27 @@ impl Engine {
         }
     }
 
-    /// Takes the free wallets that are our share, and gives back what is more than that.
-    async fn survey(&self, held: &Held) -> Result<Vec<Desk>, EngineError> {
+    /// Takes the free wallets that are our share, and gives back what is more than that. Each is handed
+    /// over at once: a lease that waits for the others' keys, or for trouble with them, may end.
+    async fn survey(
+        &self,
+        held: &Held,
+        handed_over: &mpsc::Sender<Desk>,
+    ) -> Result<(), EngineError> {
         let chain_id = self.chain.chain_id();
         let mut conn = self.pool.acquire().await.during("look through the wallets")?;
         let mut rows = store::wallets(&mut conn, Some(chain_id)).await?;
+        let mut troubles = Vec::new();
         if let Some(address) = self.keys.configured()
             && rows.iter().all(|row| row.address != address)
         {
             drop(conn);
-            register_wallet(&self.chain, &self.pool, address).await?;
+            troubles.extend(register_wallet(&self.chain, &self.pool, address).await.err());
             conn = self.pool.acquire().await.during("look through the wallets")?;
             rows = store::wallets(&mut conn, Some(chain_id)).await?;
         }
-        rows.retain(|row| row.status != WalletStatus::Retired);
+        // A reorganization can open a transaction of a retired wallet again.
+        rows.retain(|row| row.status != WalletStatus::Retired || row.n_open > 0);
         let n_replicas =
             store::count_replicas(&mut conn, self.replica_id, self.options.lease).await?;
         let n_queued = store::queue_length(&mut conn, chain_id, N_QUEUED_MAX).await?;
@@ -168,24 +164,45 @@ impl Engine {
         self.take_note(&rows, n_queued, held);
 
         let share = rows.len().div_ceil(n_replicas.max(1));
-        let mut desks = Vec::new();
         let mut n_held = held.lock().len();
         for row in rows.iter().filter(|row| !row.is_leased) {
             if n_held >= share {
                 break;
             }
-            let Some(wallet) = self.key_of(row.address).await? else { continue };
-            self.chain.check().await?;
-            if let Some(lease) = self.acquire(&format!("wallet:{}", row.wallet_id)).await? {
-                desks.push(Desk::new(row.wallet_id, wallet, lease));
-                n_held = n_held.saturating_add(1);
+            match self.take(row).await {
+                Ok(Some(desk)) => {
+                    n_held = n_held.saturating_add(1);
+                    // A closed channel means that the process is stopping; the lease ends alone.
+                    let _ = handed_over.send(desk).await;
+                }
+                Ok(None) => (),
+                // A key that cannot be had is no trouble with the other wallets.
+                Err(error) => troubles.push(error),
             }
         }
         let surplus = n_held.saturating_sub(share);
         for stop in held.lock().values().rev().take(surplus) {
             stop.cancel();
         }
-        Ok(desks)
+        for trouble in &troubles {
+            self.complain(trouble);
+        }
+        Ok(())
+    }
+
+    /// Takes a wallet that nobody works with, if a source of this process has its key.
+    async fn take(&self, row: &WalletRow) -> Result<Option<Desk>, EngineError> {
+        let Some(wallet) = self.key_of(row.address).await? else { return Ok(None) };
+        self.chain.check().await?;
+        let lease = self.acquire(&format!("wallet:{}", row.wallet_id)).await?;
+        Ok(lease.map(|lease| Desk::new(row.wallet_id, wallet, lease)))
+    }
+
+    fn complain(&self, error: &EngineError) {
+        self.health.staff_failed(error.to_string());
+        tracing::warn!(
+            error = causes(error), chain.id = %self.chain.chain_id(), "could not look through the wallets"
+        );
     }
 
     fn take_note(&self, rows: &[WalletRow], n_queued: usize, held: &Held) {
