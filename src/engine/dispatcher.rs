@@ -35,7 +35,7 @@ use super::{
         batch::{Room, Waiting, company_after, plan},
         fees::{self, Fees},
         gas::{
-            CANCEL_GAS_LIMIT, ITEM_GAS_CAP, TRANSACTION_GAS_MAX, batch_gas_limit, deploy_gas_limit,
+            CANCEL_GAS_LIMIT, ITEM_GAS_CAP, batch_gas_limit, deploy_gas_limit, full_transactions,
         },
         nonce::{NonceFacts, NonceFinding, judge},
         stuck::{Remedy, Stuck, remedy},
@@ -637,8 +637,7 @@ impl Engine {
                 account.balance_wei = balance_wei;
             }
         }
-        let full = cost(TRANSACTION_GAS_MAX, fees);
-        let left = balance_wei.checked_div(full).unwrap_or(U256::MAX);
+        let left = full_transactions(balance_wei, fees);
         metrics::gauge!("quittance_wallet_transactions_left", "wallet" => address.to_string())
             .set(u32::try_from(left).unwrap_or(u32::MAX));
         if balance_wei < needed {

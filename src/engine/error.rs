@@ -23,15 +23,22 @@ pub enum EngineError {
         /// The oldest block kept.
         number: u64,
     },
-    /// A wallet that is to be registered has transactions that are not mined, and that are not ours.
-    #[error(
-        "wallet {address} has {n} unmined transactions that are not in the books; wait for them"
-    )]
+    /// A wallet that is to sign has transactions that are not mined: its next nonce is not ours to know.
+    #[error("wallet {address} has {n} unmined transactions; wait until they are mined")]
     PendingTransactions {
         /// Which wallet.
         address: Address,
         /// How many.
         n: u64,
+    },
+    /// A wallet that is to sign has EIP-7702 code. Nodes hold few unmined transactions of such an account
+    /// (one in geth, four in Base's), and its coin can be moved without its account nonce.
+    #[error(
+        "wallet {address} carries code, an EIP-7702 delegation; revoke it, or use another account"
+    )]
+    HasCode {
+        /// Which wallet.
+        address: Address,
     },
     /// Another process owns what this one was about to write.
     #[error("the lease {name} is another's")]

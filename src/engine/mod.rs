@@ -52,13 +52,16 @@ pub use error::EngineError;
 pub use health::{Health, HealthReport};
 pub use keys::{KeyError, KeySources, Keys, N_MNEMONIC_ACCOUNTS};
 pub use outcomes::{Outcomes, TooManyWaiting, Waiting};
-pub use policy::fees::{FeeLimits, FeesTooHigh};
+pub use policy::{
+    fees::{FeeLimits, FeesTooHigh},
+    gas::transactions_left,
+};
 pub use store::{
     WalletRow, WalletStatus, ensure_wallet, latest_attempt, set_wallet_status, skip_account_nonces,
     wallets,
 };
 pub use wallet::{InvalidWalletKey, Wallet};
-pub use wallets::register_wallet;
+pub use wallets::{register_wallet, reinstate_wallet};
 
 /// How long one step of a loop may take: dozens of calls to an endpoint, each with its own timeout.
 /// A connection that died without a word must not stop a loop for ever.

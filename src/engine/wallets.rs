@@ -9,6 +9,7 @@ use std::{
 
 use alloy::primitives::Address;
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -250,18 +251,50 @@ impl Engine {
 /// Registers a wallet, at the account nonce that the chain tells.
 ///
 /// # Errors
-/// When somebody has sent from it what is not mined yet: its next nonce is not ours to know.
+/// When the account cannot be a hot wallet now: see [`EngineError::HasCode`] and
+/// [`EngineError::PendingTransactions`].
 pub async fn register_wallet(
     chain: &Chain,
-    pool: &sqlx::PgPool,
+    pool: &PgPool,
     address: Address,
 ) -> Result<(), EngineError> {
+    let account_nonce = usable_account_nonce(chain, address).await?;
+    let mut conn = pool.acquire().await.during("register a wallet")?;
+    Ok(store::ensure_wallet(&mut conn, chain.chain_id(), address, account_nonce).await?)
+}
+
+/// Moves a wallet that was out of our hands to `status`, and skips the account nonces that were used
+/// meanwhile. Returns the account's nonce by the chain; `None`, and nothing is changed, if the wallet
+/// does not stand any more as `row` says.
+///
+/// # Errors
+/// As [`register_wallet`].
+pub async fn reinstate_wallet(
+    chain: &Chain,
+    pool: &PgPool,
+    row: &WalletRow,
+    status: WalletStatus,
+) -> Result<Option<u64>, EngineError> {
+    let account_nonce = usable_account_nonce(chain, row.address).await?;
+    let mut db = pool.begin().await.during("reinstate a wallet")?;
+    if !store::set_wallet_status(&mut db, row.wallet_id, &[row.status], status, None).await? {
+        return Ok(None);
+    }
+    store::skip_account_nonces(&mut db, row.wallet_id, account_nonce).await?;
+    db.commit().await.during("reinstate a wallet")?;
+    Ok(Some(account_nonce))
+}
+
+/// The account's nonce, if the account can be a hot wallet.
+async fn usable_account_nonce(chain: &Chain, address: Address) -> Result<u64, EngineError> {
     chain.check().await?;
+    if !chain.code(address).await?.is_empty() {
+        return Err(EngineError::HasCode { address });
+    }
     let mined = chain.account_nonce_at(address, BlockNumberOrTag::Latest).await?;
     let pending = chain.account_nonce_at(address, BlockNumberOrTag::Pending).await?;
     if pending > mined {
         return Err(EngineError::PendingTransactions { address, n: pending.saturating_sub(mined) });
     }
-    let mut conn = pool.acquire().await.during("register a wallet")?;
-    Ok(store::ensure_wallet(&mut conn, chain.chain_id(), address, mined).await?)
+    Ok(mined)
 }

@@ -2,6 +2,12 @@
 //! gas at which a call that tolerates failing items still succeeds, and so leaves items unpaid
 //! (settlement-engine reference, scenario 27).
 
+use alloy::primitives::U256;
+
+use crate::chain::FeeFacts;
+
+use super::fees::{FeeLimits, Fees, FeesTooHigh, offer};
+
 /// The most gas one transaction may have (EIP-7825; Base since Azul).
 pub(in crate::engine) const TRANSACTION_GAS_MAX: u64 = 16_777_216;
 /// The longest transaction that pools take (geth `txMaxSize`).
@@ -54,6 +60,24 @@ pub(in crate::engine) fn deploy_gas_limit(data: &[u8]) -> u64 {
 
 /// The gas limit of a transaction that only uses up its account nonce.
 pub(in crate::engine) const CANCEL_GAS_LIMIT: u64 = INTRINSIC_GAS;
+
+/// How many transactions of the most gas a balance pays for at their highest price.
+pub(in crate::engine) fn full_transactions(balance_wei: U256, fees: Fees) -> U256 {
+    let price = U256::from(TRANSACTION_GAS_MAX).saturating_mul(U256::from(fees.fee_wei_max));
+    balance_wei.checked_div(price).unwrap_or(U256::MAX)
+}
+
+/// How many full transactions a balance pays for at what is offered now.
+///
+/// # Errors
+/// When nothing is offered, because the chain asks too much.
+pub fn transactions_left(
+    balance_wei: U256,
+    market: FeeFacts,
+    limits: FeeLimits,
+) -> Result<U256, FeesTooHigh> {
+    Ok(full_transactions(balance_wei, offer(market, limits)?))
+}
 
 fn wide(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
