@@ -108,6 +108,8 @@ async fn wallets(settings: &Settings, chain_settings: &ChainSettings) -> anyhow:
             "; it cannot pay for gas"
         } else if keys.find(address)?.is_none() {
             "; its key is in none of the settings"
+        } else if !chain.code(address).await?.is_empty() {
+            "; it carries code, an EIP-7702 delegation"
         } else if is_quarantined {
             "; it is quarantined, because its key was used elsewhere"
         } else {

@@ -211,12 +211,17 @@ fn engine(
         deploys_settler: settings.deploy_settler,
         lease,
         poll_interval: Duration::from_millis(settings.poll_interval_ms),
-        fee_limits: FeeLimits {
-            fee_wei_max: settings.fee_wei_max,
-            priority_fee_wei_max: settings.priority_fee_wei_max,
-        },
+        fee_limits: fee_limits(settings),
     };
     Ok(Engine::new(chain(settings)?, pool.clone(), keys(settings)?, options, replica_id))
+}
+
+/// What a transaction on a chain offers at most.
+pub(crate) const fn fee_limits(settings: &ChainSettings) -> FeeLimits {
+    FeeLimits {
+        fee_wei_max: settings.fee_wei_max,
+        priority_fee_wei_max: settings.priority_fee_wei_max,
+    }
 }
 
 /// The keys that the settings of a chain open.
@@ -229,6 +234,7 @@ pub(crate) fn keys(settings: &ChainSettings) -> anyhow::Result<Keys> {
     })?)
 }
 
+/// The door to the chain of those settings.
 pub(crate) fn chain(settings: &ChainSettings) -> anyhow::Result<Chain> {
     let options = ChainOptions {
         chain_id: settings.id,

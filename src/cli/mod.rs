@@ -5,6 +5,7 @@ mod doctor;
 mod key;
 mod merchant;
 mod serve;
+mod wallet;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -18,6 +19,11 @@ use crate::{
 
 /// `EX_USAGE` of sysexits.h.
 const EXIT_USAGE: u8 = 64;
+
+/// An argument that cannot be used with these settings.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UnusableArgument(String);
 
 /// A self-hosted x402 facilitator: verifies and settles HTTP payments on EVM chains.
 #[derive(Debug, Parser)]
@@ -43,6 +49,9 @@ enum Command {
     /// Merchants: whoever is paid.
     #[command(subcommand)]
     Merchant(merchant::MerchantCommand),
+    /// Hot wallets: the accounts that pay gas. Replicas that run notice changes within a second.
+    #[command(subcommand)]
+    Wallet(wallet::WalletCommand),
     /// API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -62,24 +71,27 @@ pub async fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Exi
         Ok(code) => code,
         Err(error) => {
             eprintln!("quittance: {error:#}");
-            let is_settings = error.downcast_ref::<ConfigError>().is_some();
-            ExitCode::from(if is_settings { EXIT_USAGE } else { 1 })
+            let is_usage = error.downcast_ref::<ConfigError>().is_some()
+                || error.downcast_ref::<UnusableArgument>().is_some();
+            ExitCode::from(if is_usage { EXIT_USAGE } else { 1 })
         }
     }
 }
 
 async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
-    let settings = || config::load(arguments.config.as_deref(), std::env::vars());
+    let without_wallets = || config::load(arguments.config.as_deref(), std::env::vars());
+    let settings = || without_wallets().and_then(Settings::check_wallets);
     match arguments.command {
         Command::Dev(dev) => dev::run(dev).await?,
         Command::Serve => serve::run(&settings()?).await?,
         Command::Migrate => {
-            let pool = db::connect_patiently(&settings()?.database.url).await?;
+            let pool = db::connect_patiently(&without_wallets()?.database.url).await?;
             db::migrate(&pool).await?;
             println!("the database is up to date");
         }
         Command::Doctor(doctor) => return doctor::run(doctor, &settings()?).await,
         Command::Merchant(command) => merchant::run(command, &settings()?).await?,
+        Command::Wallet(command) => wallet::run(command, &without_wallets()?).await?,
         Command::Key(command) => key::run(command, &settings()?).await?,
     }
     Ok(ExitCode::SUCCESS)

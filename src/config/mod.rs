@@ -257,7 +257,7 @@ impl ChainSettings {
 }
 
 impl Settings {
-    /// Refuses values that are readable but make no sense.
+    /// Refuses values that are readable but make no sense. Wallets have a check of their own.
     pub fn check(self) -> Result<Self, ConfigError> {
         let within = |key: &str, value: u64, min: u64, max: u64| {
             if (min..=max).contains(&value) {
@@ -281,18 +281,27 @@ impl Settings {
             within(&key("poll_interval_ms"), chain.poll_interval_ms, 10, 10_000)?;
             let n_in_flight_max = u64::try_from(chain.n_in_flight_max).unwrap_or(u64::MAX);
             within(&key("n_in_flight_max"), n_in_flight_max, 1, 64)?;
-            let has_wallets = chain.wallet_private_key.is_some()
-                || chain.wallet_mnemonic.is_some()
-                || chain.wallet_keystore_dir.is_some();
-            if !has_wallets {
-                let problem = "no hot wallet: set it, or wallet_mnemonic, or wallet_keystore_dir";
-                return invalid(&key("wallet_private_key"), problem.to_owned());
-            }
             let n_payments = u64::try_from(chain.n_payments_per_transaction_max);
             let n_payments = n_payments.unwrap_or(u64::MAX);
             within(&key("n_payments_per_transaction_max"), n_payments, 1, 100)?;
             if let Some(other) = names_by_id.insert(chain.id, name) {
                 return invalid(&key("id"), format!("{} is chains.{other} already", chain.id));
+            }
+        }
+        Ok(self)
+    }
+
+    /// Refuses chains that nothing could sign on. Not asked by commands that sign nothing, so that they
+    /// can run where no key is.
+    pub fn check_wallets(self) -> Result<Self, ConfigError> {
+        for (name, chain) in &self.chains {
+            let has_wallets = chain.wallet_private_key.is_some()
+                || chain.wallet_mnemonic.is_some()
+                || chain.wallet_keystore_dir.is_some();
+            if !has_wallets {
+                let problem = "no hot wallet: set it, or wallet_mnemonic, or wallet_keystore_dir";
+                let key = format!("chains.{name}.wallet_private_key");
+                return invalid(&key, problem.to_owned());
             }
         }
         Ok(self)
