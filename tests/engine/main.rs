@@ -18,6 +18,7 @@ mod reorg;
 mod restart;
 mod sending;
 mod tools;
+mod wallets_cli;
 
 use serde_json::Value;
 use support::Service;
