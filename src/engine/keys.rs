@@ -30,7 +30,8 @@ pub struct KeySources {
     pub private_key: Option<SecretString>,
     /// A BIP-39 phrase.
     pub mnemonic: Option<SecretString>,
-    /// A folder of Web3 Secret Storage files (`geth account new`, `cast wallet new`).
+    /// A folder of Web3 Secret Storage files. Each names its address inside, as `geth account new`
+    /// writes it, or at the end of its own name: those of `cast wallet new` have to be renamed.
     pub keystore_dir: Option<PathBuf>,
     /// What opens them, all of them.
     pub keystore_password: Option<SecretString>,

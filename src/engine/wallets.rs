@@ -268,14 +268,19 @@ pub async fn register_wallet(
 /// does not stand any more as `row` says.
 ///
 /// # Errors
-/// As [`register_wallet`].
+/// As [`register_wallet`], where it is to sign again.
 pub async fn reinstate_wallet(
     chain: &Chain,
     pool: &PgPool,
     row: &WalletRow,
     status: WalletStatus,
 ) -> Result<Option<u64>, EngineError> {
-    let account_nonce = usable_account_nonce(chain, row.address).await?;
+    let account_nonce = if status == WalletStatus::Active {
+        usable_account_nonce(chain, row.address).await?
+    } else {
+        chain.check().await?;
+        chain.account_nonce_at(row.address, BlockNumberOrTag::Latest).await?
+    };
     let mut db = pool.begin().await.during("reinstate a wallet")?;
     if !store::set_wallet_status(&mut db, row.wallet_id, &[row.status], status, None).await? {
         return Ok(None);

@@ -13,7 +13,7 @@ use crate::{
 /// ```text
 /// active ⇄ paused        by an operator
 /// active → draining → retired   by an operator, then when nothing of it is open; `add` brings it back
-/// any → quarantined      its key was used elsewhere; an operator resumes it
+/// any → quarantined      its key was used elsewhere; an operator resumes or drains it
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WalletStatus {
