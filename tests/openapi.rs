@@ -232,8 +232,12 @@ async fn ask_wrongly(contract: &Contract, world: &World, service: &Service) {
             contract.check_answer("post", path, &answer, status);
         }
     }
-    let answer = service.send(Method::POST, "/settle", &[merchant, bad_key], payment).await;
-    contract.check_answer("post", "/settle", &answer, StatusCode::BAD_REQUEST);
+    let bad_depth = ("Quittance-Wait-For", "deep".to_owned());
+    for wrong in [bad_key, bad_depth] {
+        let headers = [merchant.clone(), wrong];
+        let answer = service.send(Method::POST, "/settle", &headers, payment.clone()).await;
+        contract.check_answer("post", "/settle", &answer, StatusCode::BAD_REQUEST);
+    }
 }
 
 /// Pending, then paid, then somebody else's.
