@@ -12,6 +12,8 @@ use crate::{
 
 /// `EX_USAGE`: arguments or settings that cannot be used.
 const USAGE: i32 = 64;
+/// An account of nobody's.
+const ADDRESS: &str = "0x1111111111111111111111111111111111111111";
 
 fn assert_ended(output: &Output, status: i32, what: &str) {
     let said = format!("{}\n{}", stdout(output), stderr(output));
@@ -41,7 +43,7 @@ fn nowhere() -> Vec<(&'static str, String)> {
 async fn help_and_version_succeed_and_wrong_arguments_are_64() {
     let help = quittance_with(&[], &["--help"]).await;
     assert_ended(&help, 0, "--help");
-    for command in ["dev", "serve", "migrate", "doctor", "merchant", "key"] {
+    for command in ["dev", "serve", "migrate", "doctor", "merchant", "wallet", "key"] {
         assert!(stdout(&help).contains(command), "{}", stdout(&help));
         assert_ended(&quittance_with(&[], &[command, "--help"]).await, 0, command);
     }
@@ -56,6 +58,21 @@ async fn help_and_version_succeed_and_wrong_arguments_are_64() {
         &["serve", "--port", "1"],
         &["merchant"],
         &["merchant", "create"],
+        &["merchant", "create", "x", "--wait-for", "deep"],
+        &["merchant", "set", "x"],
+        &["wallet"],
+        &["wallet", "add"],
+        &["wallet", "add", "--chain", "local"],
+        &["wallet", "add", "--address", ADDRESS],
+        &["wallet", "add", "--chain", "local", "--address", "0x12"],
+        &["wallet", "add", "--chain", "local", "--mnemonic-index", "64"],
+        &["wallet", "add", "--chain", "local", "--mnemonic-index", "0", "--address", ADDRESS],
+        &["wallet", "add", "--chain", "nowhere", "--address", ADDRESS],
+        &["wallet", "list", "--chain", "nowhere"],
+        &["wallet", "pause"],
+        &["wallet", "pause", "0x12"],
+        &["wallet", "resume", "the first"],
+        &["wallet", "drain", "1", "2"],
         &["key", "create"],
         &["key", "create", "--operator", "--merchant", "x"],
         &["doctor", "--json", "--json"],
@@ -68,11 +85,12 @@ async fn help_and_version_succeed_and_wrong_arguments_are_64() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_settings_are_64_and_named() {
-    const COMMANDS: [&[&str]; 5] = [
+    const COMMANDS: [&[&str]; 6] = [
         &["serve"],
         &["migrate"],
         &["doctor"],
         &["merchant", "create", "x"],
+        &["merchant", "set", "x", "--wait-for", "safe"],
         &["key", "create", "--operator"],
     ];
     let without = |key: &str| {
@@ -86,7 +104,6 @@ async fn unusable_settings_are_64_and_named() {
         (without("QUITTANCE__DATABASE__URL"), "database"),
         (without("QUITTANCE__CHAINS__LOCAL__RPC_URL"), "rpc_url"),
         (without("QUITTANCE__CHAINS__LOCAL__ID"), "id"),
-        (without("QUITTANCE__CHAINS__LOCAL__WALLET_PRIVATE_KEY"), "wallet_private_key"),
         (and("QUITTANCE__DATABSE__URL", "x"), "databse"),
         (and("QUITTANCE__CHAINS__LOCAL__RPC_URI", "x"), "rpc_uri"),
         (and("QUITTANCE__SERVER__PORT", "x"), "server.port"),
@@ -102,6 +119,15 @@ async fn unusable_settings_are_64_and_named() {
             assert!(said.contains(named), "{command:?} does not name {named}: {said}");
             assert_eq!(said.lines().count(), 1, "{said}");
         }
+    }
+    // What signs nothing needs no key.
+    let keyless = without("QUITTANCE__CHAINS__LOCAL__WALLET_PRIVATE_KEY");
+    for command in COMMANDS.into_iter().chain([&["wallet", "list"][..]]) {
+        let needs_none = ["migrate", "wallet"].contains(&command[0]);
+        let output = quittance_with(&keyless, command).await;
+        assert_ended(&output, if needs_none { 1 } else { USAGE }, "no hot wallet");
+        let named = if needs_none { "database" } else { "wallet_private_key" };
+        assert!(stderr(&output).contains(named), "{command:?}: {}", stderr(&output));
     }
     let output = quittance_with(&nowhere(), &["--config", "/nowhere.toml", "serve"]).await;
     assert_ended(&output, USAGE, "no settings file");
@@ -248,5 +274,97 @@ async fn a_key_is_shown_once_and_alone_on_standard_output() {
     let unknown = quittance(&world, &["key", "create", "--merchant", "nobody"]).await;
     assert_ended(&unknown, 1, "a key for nobody");
     assert!(stderr(&unknown).contains("nobody"), "{}", stderr(&unknown));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merchant_says_how_deep_its_payments_must_stand() {
+    let world = World::automine().await;
+    let deep = "select count(*) from merchant where name = 'deep' and wait_for = 'finalized'";
+    let create = ["merchant", "create", "deep", "--wait-for", "finalized", "--json"];
+    let created = quittance(&world, &create).await;
+    assert_ended(&created, 0, "create --wait-for");
+    let created: Value = serde_json::from_str(stdout(&created)).unwrap();
+    assert_eq!(created["waitFor"], "finalized", "{created}");
+    assert_eq!(world.count(deep).await, 1);
+    let set = quittance(&world, &["merchant", "set", "deep", "--wait-for", "included"]).await;
+    assert_ended(&set, 0, "set");
+    assert!(stdout(&set).contains("included"), "{}", stdout(&set));
+    assert_eq!(world.count(deep).await, 0);
+    let id = created["merchantId"].as_str().unwrap();
+    let set =
+        quittance(&world, &["merchant", "set", id, "--wait-for", "finalized", "--json"]).await;
+    assert_ended(&set, 0, "set by id");
+    assert_eq!(world.count(deep).await, 1);
+    let unknown = quittance(&world, &["merchant", "set", "nobody", "--wait-for", "safe"]).await;
+    assert_ended(&unknown, 1, "set of nobody");
+    assert!(stderr(&unknown).contains("nobody"), "{}", stderr(&unknown));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wallets_are_named_listed_and_changed_without_showing_a_key() {
+    const PHRASE: &str = "test test test test test test test test test test test junk";
+    let world = World::automine().await;
+    let mut said = Vec::new();
+    let empty = quittance(&world, &["wallet", "list"]).await;
+    assert_ended(&empty, 0, "list of nothing");
+    assert!(stdout(&empty).contains("quittance wallet add"), "{}", stdout(&empty));
+    assert_eq!(stdout(&quittance(&world, &["wallet", "list", "--json"]).await), "[]");
+
+    let address = world.services.chain.wallet.address.to_string();
+    for (arguments, status, told) in [
+        (&["add", "--chain", "local", "--mnemonic-index", "0"][..], 1, "wallet_mnemonic"),
+        (&["add", "--chain", "local", "--address", ADDRESS], 1, "wallet_keystore_dir"),
+        (&["pause", "1"], 1, "no wallet 1"),
+        (&["add", "--chain", "local", "--address", &address], 0, "send gas money to"),
+        (&["add", "--chain", "local", "--address", &address], 0, "already active"),
+        (&["pause", ADDRESS], 1, "no wallet 0x1111"),
+        (&["resume", "1"], 0, "never stopped"),
+        (&["pause", &address, "--reason", "a reason", "--chain", "local"], 0, "paused (a reason)"),
+        (&["pause", "1"], 0, "is paused: it signs nothing new"),
+        (&["add", "--chain", "local", "--address", &address], 1, "wallet resume"),
+        (&["resume", "1"], 0, "is active"),
+        (&["drain", "1"], 0, "is retired (drained)"),
+        (&["pause", "1"], 1, "retired"),
+        (&["resume", "1"], 1, "wallet add"),
+        (&["add", "--chain", "local", "--address", &address], 0, "is active on local"),
+    ] {
+        let output = quittance(&world, &[&["wallet"], arguments].concat()).await;
+        assert_ended(&output, status, &format!("{arguments:?}"));
+        let text = format!("{}{}", stdout(&output), stderr(&output));
+        assert!(text.contains(told), "{arguments:?} does not tell {told:?}: {text}");
+        said.push(text);
+    }
+    let mut settings = world.environment();
+    settings.push(("QUITTANCE__CHAINS__LOCAL__WALLET_MNEMONIC", PHRASE.to_owned()));
+    let add = ["wallet", "add", "--chain", "local", "--mnemonic-index", "3", "--json"];
+    let added = quittance_with(&settings, &add).await;
+    assert_ended(&added, 0, "add of the phrase");
+    said.push(stdout(&added).to_owned());
+
+    // A chain that does not answer is no reason to say nothing.
+    settings.retain(|(name, _)| *name != "QUITTANCE__CHAINS__LOCAL__RPC_URL");
+    settings.push(("QUITTANCE__CHAINS__LOCAL__RPC_URL", "http://127.0.0.1:1".to_owned()));
+    for arguments in [&["wallet", "list"][..], &["wallet", "list", "--json"]] {
+        let listed = quittance_with(&settings, arguments).await;
+        assert_ended(&listed, 0, "list without the chain");
+        said.push(stdout(&listed).to_owned());
+    }
+    let listed: Value = serde_json::from_str(said.last().unwrap()).unwrap();
+    for wallet in listed.as_array().unwrap() {
+        assert_eq!((&wallet["chain"], &wallet["hasKey"]), (&json!("local"), &json!(true)));
+        assert_eq!((&wallet["balance"], &wallet["status"]), (&json!(null), &json!("active")));
+        assert!(wallet["balanceTrouble"].as_str().unwrap().contains("balance"), "{wallet}");
+    }
+    // And a key that is nowhere is no reason either.
+    settings.retain(|(name, _)| !name.contains("WALLET"));
+    let listed = quittance_with(&settings, &["wallet", "list"]).await;
+    assert_ended(&listed, 0, "list without keys");
+    assert!(stdout(&listed).contains("not in these settings"), "{}", stdout(&listed));
+    let key = world.services.chain.wallet.private_key.trim_start_matches("0x");
+    for text in said {
+        assert!(!text.contains(key) && !text.contains("test junk"), "{text}");
+    }
     world.stop().await;
 }

@@ -26,7 +26,8 @@ const TWO_PLACES: (&str, &str) = ("QUITTANCE__CHAINS__LOCAL__N_IN_FLIGHT_MAX", "
 const IMPATIENT: (&str, &str) = ("QUITTANCE__SETTLE__WAIT_MS", "1000");
 
 const OPEN: &str = "select count(*) from transaction where status = 'open'";
-const INCLUDED: &str = "select count(*) from settlement where status = 'included'";
+const PAID: &str =
+    "select count(*) from settlement where status in ('included', 'safe', 'finalized')";
 const OF_FIRST: &str = "select count(*) from transaction where wallet_id = 1";
 const OF_SECOND: &str = "select count(*) from transaction where wallet_id = 2";
 const OF_THIRD: &str = "select count(*) from transaction where wallet_id = 3";
@@ -91,16 +92,16 @@ async fn all_paid(asked: Vec<JoinHandle<Option<Value>>>) {
     }
 }
 
-/// Mines until that many settlements are included.
-async fn mine_until_included(world: &World, n: i64) {
+/// Mines until that many settlements are paid.
+async fn mine_until_paid(world: &World, n: i64) {
     for _ in 0..200 {
-        if world.count(INCLUDED).await == n {
+        if world.count(PAID).await == n {
             return;
         }
         world.node.mine(1).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("{} of {n} settlements are included", world.count(INCLUDED).await);
+    panic!("{} of {n} settlements are paid", world.count(PAID).await);
 }
 
 async fn until_readiness(service: &Service, status: u16, told: &str) {
@@ -129,14 +130,14 @@ async fn two_wallets_of_a_phrase_share_the_load_and_one_pauses() {
     world.until(OPEN, 4).await;
     assert_eq!(world.count(OF_FIRST).await, 0, "a paused wallet signed");
     assert_eq!((world.count(OF_SECOND).await, world.count(OF_THIRD).await), (2, 2));
-    mine_until_included(&world, 4).await;
+    mine_until_paid(&world, 4).await;
     all_paid(asked).await;
 
     let paused = done(&world, &[], &["pause", &second.to_string()]).await;
     assert_eq!((&paused["walletId"], &paused["status"]), (&json!(2), &json!("paused")));
     let asked = settle_many(&world, &service, 4);
     world.until(OPEN, 2).await;
-    mine_until_included(&world, 8).await;
+    mine_until_paid(&world, 8).await;
     all_paid(asked).await;
     assert_eq!((world.count(OF_SECOND).await, world.count(OF_THIRD).await), (2, 6));
 
@@ -156,7 +157,7 @@ async fn two_wallets_of_a_phrase_share_the_load_and_one_pauses() {
         assert!(wallet["balance"].as_str().unwrap().starts_with("0.99"), "{wallet}");
         assert!(wallet["transactionsLeft"].as_str().unwrap().parse::<u64>().unwrap() > 100);
     }
-    mine_until_included(&world, 12).await;
+    mine_until_paid(&world, 12).await;
     all_paid(asked).await;
     world.check_books().await;
     service.stop().await;
@@ -189,7 +190,7 @@ async fn a_drained_wallet_finishes_retires_and_can_be_added_again() {
     world.node.reorg(1, &[]).await;
     world.until(OPEN, 1).await;
     world.node.until_pending(1).await;
-    mine_until_included(&world, 1).await;
+    mine_until_paid(&world, 1).await;
     world.until(LEASED, 1).await;
     assert_eq!(world.count(SECOND_RETIRED).await, 1);
     assert_eq!(world.count(OF_SECOND).await, 1);
@@ -286,7 +287,7 @@ async fn while_every_wallet_rests_payments_wait_and_none_is_lost() {
     assert_eq!(world.payee_balance().await, 0);
 
     assert_eq!(done(&world, &[], &["resume", "1"]).await["status"], "active");
-    world.until(INCLUDED, 1).await;
+    world.until(PAID, 1).await;
     let paid = service.settle(&payment).await;
     assert_eq!(paid["success"], true, "{paid}");
     until_readiness(&service, 200, "").await;
@@ -318,7 +319,7 @@ async fn a_quarantine_ends_when_somebody_has_looked_and_what_was_used_is_skipped
     let resumed = done(&world, &[], &["resume", "1", "--i-have-looked"]).await;
     assert_eq!((&resumed["status"], &resumed["nextAccountNonce"]), (&json!("active"), &json!(7)));
     assert!(resumed["did"].as_str().unwrap().contains("1 to 6"), "{resumed}");
-    world.until(INCLUDED, 2).await;
+    world.until(PAID, 2).await;
     assert_eq!(service.settle(&payment).await["success"], true);
     assert_eq!(world.count("select max(account_nonce) from transaction").await, 7);
     service.stop().await;
