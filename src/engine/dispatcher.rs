@@ -183,7 +183,7 @@ impl Engine {
                 Some(Hold::Doubt(format!("the key of wallet {address} seems to be used elsewhere")))
             }
             NonceFinding::Foreign(account_nonce) => {
-                self.quarantine(desk, account_nonce).await?;
+                self.quarantine(desk, step, account_nonce).await?;
                 Some(Hold::Doubt(format!("the key of wallet {address} is used elsewhere")))
             }
         };
@@ -194,20 +194,34 @@ impl Engine {
 
     /// Somebody else sends from the wallet: it signs nothing more until a person has looked. What its
     /// lost transactions carried is paid from another wallet, after another look at the chain.
-    async fn quarantine(&self, desk: &Desk, account_nonce: u64) -> Result<(), EngineError> {
+    async fn quarantine(
+        &self,
+        desk: &Desk,
+        step: &Step,
+        account_nonce: u64,
+    ) -> Result<(), EngineError> {
+        let status = step.view.status;
+        let is_at_work = match status {
+            WalletStatus::Active | WalletStatus::Paused | WalletStatus::Draining => true,
+            WalletStatus::Retired | WalletStatus::Quarantined => false,
+        };
+        if !is_at_work && step.open.iter().all(|open| open.account_nonce >= account_nonce) {
+            // It is known.
+            return Ok(());
+        }
         let reason =
             format!("account nonces below {account_nonce} were used by bytes that are not ours");
         let mut db = self.pool.begin().await.during("quarantine a wallet")?;
         desk.lease.hold(&mut db).await?;
-        let all = [WalletStatus::Active, WalletStatus::Paused, WalletStatus::Draining];
-        store::set_wallet_status(
-            &mut db,
-            desk.wallet_id,
-            &all,
-            WalletStatus::Quarantined,
-            Some(&reason),
-        )
-        .await?;
+        let to = WalletStatus::Quarantined;
+        // From the status that was judged alone: an operator may have ended the quarantine meanwhile,
+        // and skipped the nonces that speak for it.
+        if is_at_work
+            && !store::set_wallet_status(&mut db, desk.wallet_id, &[status], to, Some(&reason))
+                .await?
+        {
+            return Ok(());
+        }
         let carried = store::mark_foreign(&mut db, desk.wallet_id, account_nonce).await?;
         for settlement_id in &carried {
             ledger::requeue(&mut db, *settlement_id, "its account nonce was used elsewhere")
