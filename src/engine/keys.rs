@@ -6,6 +6,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use alloy::{
@@ -13,6 +14,7 @@ use alloy::{
     signers::local::{MnemonicBuilder, PrivateKeySigner},
 };
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::Instant;
 
 use super::wallet::{InvalidWalletKey, Wallet};
 
@@ -20,6 +22,9 @@ use super::wallet::{InvalidWalletKey, Wallet};
 pub const N_MNEMONIC_ACCOUNTS: u32 = 64;
 /// How many files of a keystore folder are looked at.
 const N_KEYSTORE_FILES_MAX: usize = 1_000;
+/// For how long a keystore file that could not be opened is left alone: trying takes a second of
+/// computing, and wallets are looked through every second.
+const UNUSABLE_FOR: Duration = Duration::from_secs(30);
 /// The longest keystore file.
 const KEYSTORE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -70,6 +75,8 @@ pub enum KeyError {
 pub struct Keys {
     sources: KeySources,
     known: Mutex<HashMap<Address, Wallet>>,
+    /// The keystore files that could not be opened, and when that was tried.
+    unusable: Mutex<HashMap<PathBuf, Instant>>,
 }
 
 impl fmt::Debug for Keys {
@@ -98,7 +105,7 @@ impl Keys {
         if sources.keystore_dir.is_some() && sources.keystore_password.is_none() {
             return Err(KeyError::NoPassword);
         }
-        Ok(Self { sources, known: Mutex::new(known) })
+        Ok(Self { sources, known: Mutex::new(known), unusable: Mutex::default() })
     }
 
     /// The wallet that the settings name by its private key.
@@ -126,8 +133,15 @@ impl Keys {
             return Ok(None);
         };
         let Some(path) = keystore_file(folder, address)? else { return Ok(None) };
-        let signer = PrivateKeySigner::decrypt_keystore(&path, password.expose_secret())
-            .map_err(|_| KeyError::Password { path: path.clone() })?;
+        let unusable = || self.unusable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unusable().get(&path).is_some_and(|tried_at| tried_at.elapsed() < UNUSABLE_FOR) {
+            return Err(KeyError::Password { path });
+        }
+        let opened = PrivateKeySigner::decrypt_keystore(&path, password.expose_secret());
+        let signer = opened.map_err(|_| {
+            unusable().insert(path.clone(), Instant::now());
+            KeyError::Password { path }
+        })?;
         if signer.address() != address {
             return Ok(None);
         }
