@@ -157,11 +157,17 @@ async fn list(arguments: &ListArguments, settings: &Settings) -> anyhow::Result<
     let only = arguments.chain.as_deref().map(|name| chain_named(settings, name)).transpose()?;
     let pool = super::pool(settings).await?;
     let rows = wallets(&mut *pool.acquire().await?, only.map(|(_, chain)| chain.id)).await?;
+    let is_used = |chain: &ChainSettings| rows.iter().any(|row| row.chain_id == chain.id);
+    let doors: Vec<Door<'_>> = settings
+        .chains
+        .iter()
+        .filter(|(_, chain)| is_used(chain))
+        .map(|(name, settings)| Door { name, settings, keys: app::keys(settings) })
+        .collect();
     let mut seen = Vec::with_capacity(rows.len());
     for row in &rows {
-        let configured = settings.chains.iter().find(|(_, chain)| chain.id == row.chain_id);
-        seen.push(match configured {
-            Some((name, chain)) => Seen::look(name, chain, row).await,
+        seen.push(match doors.iter().find(|door| door.settings.id == row.chain_id) {
+            Some(door) => Seen::look(door, row).await,
             None => Seen::of_unserved_chain(row),
         });
     }
@@ -174,6 +180,13 @@ async fn list(arguments: &ListArguments, settings: &Settings) -> anyhow::Result<
         rows.iter().zip(&seen).for_each(|(row, seen)| seen.print(row));
     }
     Ok(())
+}
+
+/// A chain of the settings. Its keys are opened once, because that takes a while.
+struct Door<'a> {
+    name: &'a str,
+    settings: &'a ChainSettings,
+    keys: anyhow::Result<Keys>,
 }
 
 /// What is not in the database about a wallet.
@@ -192,14 +205,15 @@ struct GasMoney {
 }
 
 impl Seen {
-    async fn look(name: &str, settings: &ChainSettings, row: &WalletRow) -> Self {
-        let gas = async { gas_money(&app::chain(settings)?, settings, row.address).await };
-        let key = app::keys(settings).and_then(|keys| has_key(&keys, row.address));
-        Self {
-            chain_name: Some(name.to_owned()),
-            gas: gas.await.map_err(|error| format!("{error:#}")),
-            key: key.map_err(|error| format!("{error:#}")),
-        }
+    async fn look(door: &Door<'_>, row: &WalletRow) -> Self {
+        let gas =
+            async { gas_money(&app::chain(door.settings)?, door.settings, row.address).await };
+        let key = match &door.keys {
+            Ok(keys) => has_key(keys, row.address).map_err(|error| format!("{error:#}")),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        let gas = gas.await.map_err(|error| format!("{error:#}"));
+        Self { chain_name: Some(door.name.to_owned()), gas, key }
     }
 
     fn of_unserved_chain(row: &WalletRow) -> Self {
@@ -432,6 +446,10 @@ async fn change(
 
 async fn report(pool: &PgPool, wallet_id: i32, did: &str, json: bool) -> anyhow::Result<()> {
     let row = read(pool, wallet_id).await?;
+    let of_chain = wallets(&mut *pool.acquire().await?, Some(row.chain_id)).await?;
+    if of_chain.iter().all(|row| row.status != WalletStatus::Active) {
+        eprintln!("no wallet of {} is active now: payments wait", row.chain_id);
+    }
     if json {
         let mut json = row_json(&row);
         json["did"] = json!(did);
