@@ -1,4 +1,5 @@
-//! Faults that tests switch on: crashes at named points, and defects known from other engines.
+//! Faults that tests switch on: crashes and panics at named points, a clock that is wrong, and defects
+//! known from other engines.
 //!
 //! Without the feature `fault-injection`, which no release has, nothing of it is compiled.
 
@@ -31,6 +32,8 @@ mod switched {
         },
     };
 
+    use alloy::hex;
+
     use super::Defect;
 
     /// `label:n` aborts the process when it comes to that label for the nth time.
@@ -41,6 +44,13 @@ mod switched {
     });
     static N_HITS: AtomicU64 = AtomicU64::new(0);
     static DEFECT: LazyLock<Option<String>> = LazyLock::new(|| env::var("QUITTANCE_DEFECT").ok());
+    /// The nonce of an authorization, in hex with 0x.
+    static PANIC_ON: LazyLock<Option<String>> =
+        LazyLock::new(|| env::var("QUITTANCE_PANIC_ON").ok());
+    static CLOCK_OFFSET_SECONDS: LazyLock<i64> = LazyLock::new(|| {
+        let text = env::var("QUITTANCE_CLOCK_OFFSET_SECONDS").ok();
+        text.and_then(|text| text.parse().ok()).unwrap_or(0)
+    });
 
     /// Aborts here, if a test said so.
     pub fn crash_point(label: &str) {
@@ -48,6 +58,18 @@ mod switched {
         if at == label && N_HITS.fetch_add(1, Ordering::SeqCst) + 1 == *n {
             process::abort();
         }
+    }
+
+    /// Panics here, if a test named this authorization.
+    pub fn panic_point(authorization_nonce: &[u8; 32]) {
+        if let Some(named) = &*PANIC_ON {
+            assert!(*named != hex::encode_prefixed(authorization_nonce), "a test asked for this");
+        }
+    }
+
+    /// What a wall clock shows that is as wrong as a test wants it.
+    pub fn shown_by_clock(seconds: u64) -> u64 {
+        seconds.saturating_add_signed(*CLOCK_OFFSET_SECONDS)
     }
 
     /// Whether a test switched that defect on.
@@ -63,10 +85,18 @@ mod switched {
     /// Nothing; a test's build aborts here when it is told to.
     pub const fn crash_point(_label: &str) {}
 
+    /// Nothing; a test's build panics here when it is told to.
+    pub const fn panic_point(_authorization_nonce: &[u8; 32]) {}
+
+    /// The truth.
+    pub const fn shown_by_clock(seconds: u64) -> u64 {
+        seconds
+    }
+
     /// No.
     pub const fn has_defect(_defect: Defect) -> bool {
         false
     }
 }
 
-pub use switched::{crash_point, has_defect};
+pub use switched::{crash_point, has_defect, panic_point, shown_by_clock};

@@ -22,7 +22,7 @@ use crate::{
     },
     db::During,
     domain::{InvalidReason, Refusal, SettlementId, SettlementStatus},
-    faults::{Defect, crash_point, has_defect},
+    faults::{Defect, crash_point, has_defect, panic_point},
     ledger::{self, Proof, Settlement},
     telemetry::causes,
 };
@@ -827,6 +827,9 @@ fn item(settlement: &Settlement) -> BatchCall {
 
 /// The call that pays `carried`: straight to the token for one, through a carrier for several.
 fn draft(carried: &[&Settlement], carrier: Option<Carrier>, purpose: Purpose) -> Draft {
+    for settlement in carried {
+        panic_point(&settlement.authorization.nonce.as_bytes().0);
+    }
     let calls: Vec<BatchCall> = carried.iter().map(|settlement| item(settlement)).collect();
     let (to, data, gas_limit) = match (calls.as_slice(), carrier) {
         ([only], None) => (only.target, only.data.clone(), TRANSFER_GAS_LIMIT),
