@@ -12,6 +12,7 @@ mod endpoints;
 mod expiry;
 mod front_run;
 mod latency;
+mod leases;
 mod lying_node;
 mod odd_token;
 mod reorg;

@@ -7,6 +7,7 @@
 
 mod dead_endpoint;
 mod draft;
+mod fleet;
 mod node;
 mod pg_proxy;
 mod proxy;
@@ -16,6 +17,7 @@ mod world;
 
 pub use dead_endpoint::DeadEndpoint;
 pub use draft::{Draft, Signed};
+pub use fleet::{LEASE_MS, N_IN_FLIGHT_MAX, N_TOGETHER_MAX, SHARED_KEYS};
 pub use node::Node;
 pub use pg_proxy::PgProxy;
 pub use proxy::{Dialect, Envelope, Fault, Proxy, Refusal, Sent, Trouble};
