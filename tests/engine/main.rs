@@ -15,6 +15,7 @@ mod latency;
 mod leases;
 mod lying_node;
 mod odd_token;
+mod poison;
 mod reorg;
 mod restart;
 mod sending;
