@@ -7,6 +7,7 @@ mod support;
 
 mod anvil;
 mod books;
+mod clock_skew;
 mod database;
 mod endpoints;
 mod expiry;
