@@ -9,6 +9,7 @@ mod anvil;
 mod books;
 mod clock_skew;
 mod database;
+mod defects;
 mod duplicates;
 mod endpoints;
 mod expiry;
