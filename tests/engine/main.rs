@@ -8,6 +8,7 @@ mod support;
 mod anvil;
 mod books;
 mod clock_skew;
+mod crash_points;
 mod database;
 mod defects;
 mod duplicates;
