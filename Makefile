@@ -28,7 +28,7 @@ fmt: ## format the code
 lint: ## check format, lints and dependencies
 	@.ci/setup --tests
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --all-features -- -D warnings
 	cargo fetch --locked
 	cargo deny --offline check --hide-inclusion-graph licenses bans sources
 

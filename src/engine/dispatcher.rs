@@ -71,6 +71,16 @@ struct Draft {
     settlement_ids: Vec<SettlementId>,
 }
 
+/// What became of a batch.
+enum Sent {
+    /// It was stored and handed over.
+    Yes,
+    /// It could not even be encoded. Its settlements travel apart from now on.
+    SetApart,
+    /// Nothing of it was stored: the wallet cannot send now.
+    NotNow,
+}
+
 /// What a step is about, read at its beginning and kept current.
 struct Step {
     view: WalletView,
@@ -451,22 +461,23 @@ impl Engine {
                 .filter_map(|index| settlements.get(*index).map(|(_, settlement)| settlement))
                 .collect();
             let is_retry = batch.n_together_max.is_some();
-            if !self.send_batch(desk, step, &carried, is_retry).await? {
-                break;
+            match self.send_batch(desk, step, &carried, is_retry).await? {
+                Sent::Yes => n_sent = n_sent.saturating_add(carried.len()),
+                Sent::SetApart => (),
+                Sent::NotNow => break,
             }
-            n_sent = n_sent.saturating_add(carried.len());
         }
         Ok(n_sent)
     }
 
-    /// Signs, stores and sends one transaction. `false` if it was not stored: nothing was sent then.
+    /// Signs, stores and sends one transaction.
     async fn send_batch(
         &self,
         desk: &mut Desk,
         step: &mut Step,
         carried: &[&Settlement],
         is_retry: bool,
-    ) -> Result<bool, EngineError> {
+    ) -> Result<Sent, EngineError> {
         let settlement_ids: Vec<SettlementId> =
             carried.iter().map(|settlement| settlement.settlement_id).collect();
         let carrier = match carried.len() {
@@ -485,19 +496,18 @@ impl Engine {
                 let n_together = company_after(settlement_ids.len(), true);
                 store::limit_company(&mut conn, &settlement_ids, n_together).await?;
             }
-            return Ok(false);
+            return Ok(Sent::SetApart);
         };
         if has_defect(Defect::EstimateGas) && carrier.is_some() {
             draft.gas_limit = self.chain.estimate_gas(draft.to, draft.data.clone()).await?;
         }
         let n_items = settlement_ids.len();
         draft.settlement_ids = settlement_ids;
-        let is_sent = self.send_draft(desk, step, draft).await?;
-        if is_sent {
-            metrics::histogram!("quittance_batch_items")
-                .record(u32::try_from(n_items).unwrap_or(0));
+        if !self.send_draft(desk, step, draft).await? {
+            return Ok(Sent::NotNow);
         }
-        Ok(is_sent)
+        metrics::histogram!("quittance_batch_items").record(u32::try_from(n_items).unwrap_or(0));
+        Ok(Sent::Yes)
     }
 
     /// What carries a batch. Where the settler is absent and may be deployed, it is, along with this

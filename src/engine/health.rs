@@ -80,8 +80,10 @@ impl Health {
             .map(|pulse| pulse.trouble("a wallet is starting"))
             .collect();
         let of_wallets = of_wallets.and_then(|troubles| troubles.into_iter().next());
-        let of_follower = || lock(&self.follower).trouble("no block was read yet");
-        HealthReport { trouble: of_staff.or(of_wallets).or_else(of_follower) }
+        let of_follower = lock(&self.follower).trouble("no block was read yet");
+        let troubles: Vec<String> =
+            [of_staff, of_wallets, of_follower].into_iter().flatten().collect();
+        HealthReport { trouble: (!troubles.is_empty()).then(|| troubles.join("; ")) }
     }
 }
 

@@ -75,6 +75,8 @@ pub enum KeyError {
 pub struct Keys {
     sources: KeySources,
     known: Mutex<HashMap<Address, Wallet>>,
+    /// How many accounts of the mnemonic are among them.
+    n_derived: Mutex<u32>,
     /// The keystore files that could not be opened, and when that was tried.
     unusable: Mutex<HashMap<PathBuf, Instant>>,
 }
@@ -97,15 +99,17 @@ impl Keys {
             known.insert(wallet.address(), wallet);
         }
         if let Some(phrase) = &sources.mnemonic {
-            for index in 0..N_MNEMONIC_ACCOUNTS {
-                let signer = mnemonic_account(phrase, index).ok_or(KeyError::Mnemonic)?;
-                known.insert(signer.address(), Wallet::new(signer));
-            }
+            mnemonic_account(phrase, 0).ok_or(KeyError::Mnemonic)?;
         }
         if sources.keystore_dir.is_some() && sources.keystore_password.is_none() {
             return Err(KeyError::NoPassword);
         }
-        Ok(Self { sources, known: Mutex::new(known), unusable: Mutex::default() })
+        Ok(Self {
+            sources,
+            known: Mutex::new(known),
+            n_derived: Mutex::new(0),
+            unusable: Mutex::default(),
+        })
     }
 
     /// The wallet that the settings name by its private key.
@@ -126,6 +130,9 @@ impl Keys {
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(wallet) = known().get(&address) {
             return Ok(Some(wallet.clone()));
+        }
+        if let Some(wallet) = self.of_mnemonic(address) {
+            return Ok(Some(wallet));
         }
         let (Some(folder), Some(password)) =
             (&self.sources.keystore_dir, &self.sources.keystore_password)
@@ -148,6 +155,26 @@ impl Keys {
         let wallet = Wallet::new(signer);
         known().insert(address, wallet.clone());
         Ok(Some(wallet))
+    }
+}
+
+impl Keys {
+    /// The account of the mnemonic with that address. Each account is derived when it is first passed
+    /// on the way to the one that is sought: it takes two thousand hashes.
+    fn of_mnemonic(&self, address: Address) -> Option<Wallet> {
+        let phrase = self.sources.mnemonic.as_ref()?;
+        let mut n_derived = self.n_derived.lock().unwrap_or_else(PoisonError::into_inner);
+        while *n_derived < N_MNEMONIC_ACCOUNTS {
+            let signer = mnemonic_account(phrase, *n_derived)?;
+            *n_derived = n_derived.saturating_add(1);
+            let wallet = Wallet::new(signer);
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(wallet.address(), wallet.clone());
+            if wallet.address() == address {
+                return Some(wallet);
+            }
+        }
+        None
     }
 }
 
