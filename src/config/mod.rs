@@ -209,10 +209,10 @@ pub struct ChainSettings {
     #[serde(default = "ChainSettings::n_in_flight_max")]
     pub n_in_flight_max: usize,
     /// What a transaction offers per gas at most, in wei.
-    #[serde(default = "ChainSettings::fee_wei_max")]
+    #[serde(default = "ChainSettings::fee_wei_max", deserialize_with = "source::wei")]
     pub fee_wei_max: u128,
     /// What it offers as priority fee at most, in wei.
-    #[serde(default = "ChainSettings::priority_fee_wei_max")]
+    #[serde(default = "ChainSettings::priority_fee_wei_max", deserialize_with = "source::wei")]
     pub priority_fee_wei_max: u128,
     /// Whether its money is play money: keys `qk_test_…` work there, and only there.
     #[serde(default)]

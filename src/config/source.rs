@@ -75,6 +75,13 @@ pub(super) fn chain_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Cha
     })
 }
 
+/// An amount of wei. It can be larger than the integers of files, and variables hold text.
+pub(super) fn wei<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let not_wei = |_| serde::de::Error::custom(format!("{text:?} is not a whole number of wei"));
+    text.parse().map_err(not_wei)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -101,6 +108,26 @@ mod tests {
 
     fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn amounts_of_wei_are_read_from_files_and_variables() {
+        let in_file = file(&format!("{FILE}\nfee_wei_max = 2000000000\n"));
+        let fees = |variable: &str| {
+            let variables =
+                variables(&[("QUITTANCE__CHAINS__BASE__PRIORITY_FEE_WEI_MAX", variable)]);
+            load(Some(&in_file), variables).map(|settings| {
+                let chain = settings.chains.get("base").unwrap();
+                (chain.fee_wei_max, chain.priority_fee_wei_max)
+            })
+        };
+        assert_eq!(fees("30000000").unwrap(), (2_000_000_000, 30_000_000));
+        let beyond_integers = "340282366920938463463374607431768211455";
+        assert_eq!(fees(beyond_integers).unwrap().1, u128::MAX);
+        for wrong in ["-1", "1.5", "1 gwei", ""] {
+            let problem = fees(wrong).unwrap_err().to_string();
+            assert!(problem.contains("is not a whole number of wei"), "{wrong:?}: {problem}");
+        }
     }
 
     #[test]
