@@ -60,7 +60,8 @@ async fn stranger_sends(world: &World, data: &[u8]) -> B256 {
     hash.as_str().unwrap().parse().unwrap()
 }
 
-fn signature_in(payment: &Value) -> EcdsaSignature {
+/// The signature of a payment that a buyer made.
+pub(super) fn signature_in(payment: &Value) -> EcdsaSignature {
     let text = payment["paymentPayload"]["payload"]["signature"].as_str().unwrap();
     EcdsaSignature::parse(&alloy::hex::decode(text).unwrap()).unwrap()
 }
@@ -75,7 +76,8 @@ fn domain(world: &World) -> TokenDomain {
     TokenDomain { name: chain.usdc_name.clone(), version: chain.usdc_version.clone() }
 }
 
-fn cancellation(world: &World, authorization: &Authorization) -> Vec<u8> {
+/// What cancels an authorization of the n-th buyer, whoever sends it to the token.
+pub(super) fn cancellation(world: &World, payer: usize, authorization: &Authorization) -> Vec<u8> {
     let chain = &world.services.chain;
     let (authorizer, nonce) = (authorization.payer, *authorization.nonce.as_bytes());
     let digest = CancelAuthorization { authorizer, nonce }.eip712_signing_hash(&eip712_domain! {
@@ -84,7 +86,7 @@ fn cancellation(world: &World, authorization: &Authorization) -> Vec<u8> {
         chain_id: chain.chain_id.eip155(),
         verifying_contract: chain.usdc,
     });
-    let signature = sign(world, 0, digest);
+    let signature = sign(world, payer, digest);
     let (v, r, s) = (signature.v(), signature.r(), signature.s());
     cancelAuthorizationCall { authorizer, nonce, v, r, s }.abi_encode()
 }
@@ -181,7 +183,7 @@ async fn a_nonce_that_was_spent_on_another_payee_or_cancelled_is_a_proven_failur
         let asked = settle_in_background(&service, &payment);
         world.until("select count(*) from attempt where sent_answer is not null", n).await;
         let data = if is_cancelled {
-            cancellation(&world, &authorization)
+            cancellation(&world, 0, &authorization)
         } else {
             let elsewhere = Authorization { payee: Address::repeat_byte(7), ..authorization };
             let chain = &world.services.chain;

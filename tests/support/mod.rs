@@ -22,4 +22,4 @@ pub use node::Node;
 pub use pg_proxy::PgProxy;
 pub use proxy::{Dialect, Envelope, Fault, Proxy, Refusal, Sent, Trouble};
 pub use service::{Answer, Service};
-pub use world::{DATABASE_URL, RPC_URL, World, now};
+pub use world::{BLOCK_GAS_LIMIT, DATABASE_URL, RPC_URL, WALLET_MNEMONIC, World, now};

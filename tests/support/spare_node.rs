@@ -14,7 +14,7 @@ use super::Node;
 /// A running anvil. Dropping it kills the process.
 pub(super) struct SpareNode {
     pub(super) url: String,
-    _process: Child,
+    process: Child,
 }
 
 impl SpareNode {
@@ -61,7 +61,13 @@ impl SpareNode {
             this.call("evm_setIntervalMining", json!([interval])).await;
         }
         this.call("evm_setAutomine", json!([automine])).await;
-        Self { url, _process: process }
+        Self { url, process }
+    }
+
+    /// Sends the process a signal by name.
+    pub(super) async fn signal(&self, name: &str) {
+        let kill = format!("kill -{name} {}", self.process.id().expect("the node runs"));
+        assert!(Command::new("sh").args(["-c", &kill]).status().await.unwrap().success());
     }
 }
 

@@ -2,23 +2,36 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use alloy::primitives::{Address, Bytes};
 use quittance::{
     app::dev::{Buyer, ChainRequest, DevKeys, DevOptions, DevServices, PrivatePostgres},
+    chain::settler_deployment,
     domain::{Amount, Authorization, UnixTime},
+    engine::{KeySources, Keys},
 };
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use sqlx::PgPool;
 use tokio::process::Command;
 
 use futures_util::future::join_all;
 
-use super::{Node, PgProxy, Proxy, Service, spare_node::SpareNode};
+use super::{Draft, Node, PgProxy, Proxy, Service, Signed, spare_node::SpareNode};
 
 /// The setting that says where the chain is; several URLs are separated by commas.
 pub const RPC_URL: &str = "QUITTANCE__CHAINS__LOCAL__RPC_URL";
 /// The setting that says where the books are.
 pub const DATABASE_URL: &str = "QUITTANCE__DATABASE__URL";
+/// The setting that gives a service the keys of [`World::add_wallet`], and its value: the local
+/// chain's mnemonic (anvil-scripts/lib/accounts.mjs).
+pub const WALLET_MNEMONIC: (&str, &str) = (
+    "QUITTANCE__CHAINS__LOCAL__WALLET_MNEMONIC",
+    "never put real coin behind public test seed only local market token",
+);
+/// The gas of a block, as the local chain starts with it.
+pub const BLOCK_GAS_LIMIT: u64 = 400_000_000;
+/// More than a simple call uses, so that a block with it has less room than its limit.
+const FILLER_GAS: u64 = 100_000;
 
 /// Everything a service needs. Dropping it kills what it started.
 pub struct World {
@@ -103,6 +116,65 @@ impl World {
         self.node = Node::new(&spare.url);
         self.services.chain.rpc_url.clone_from(&spare.url);
         self.spare_node = Some(spare);
+    }
+
+    /// SIGSTOP to the node that [`World::restart_node`] started: it takes connections and answers
+    /// nothing.
+    pub async fn pause_node(&self) {
+        self.spare_node.as_ref().expect("the node was restarted").signal("STOP").await;
+    }
+
+    /// SIGCONT.
+    pub async fn resume_node(&self) {
+        self.spare_node.as_ref().expect("the node was restarted").signal("CONT").await;
+    }
+
+    /// A stranger's call, which offers more than any of ours and so comes first in its block.
+    pub async fn stranger_calls(&self, to: Address, data: Bytes, gas_limit: u64) -> Signed {
+        let chain = &self.services.chain;
+        let n_waiting = self.node.pool(chain.stranger.address).await.len();
+        let account_nonce = self.node.account_nonce(chain.stranger.address).await
+            + u64::try_from(n_waiting).unwrap();
+        let draft = Draft { to, data, gas_limit, ..Draft::new(account_nonce) };
+        let signed = draft.sign(&chain.stranger, chain.chain_id);
+        self.node.send_raw(&signed.raw).await.unwrap();
+        signed
+    }
+
+    /// Fills the next block: in it a stranger takes so much that a transaction with this gas limit
+    /// finds no room, although a pool would take it. Until the block gas limit is set again.
+    pub async fn leave_no_room_for(&self, gas_limit: u64) {
+        self.node.set_block_gas_limit(gas_limit + 10_000).await;
+        // Ten gas a byte of zero (EIP-7623): 71,000 in all.
+        let data = vec![0; 5_000].into();
+        self.stranger_calls(Address::repeat_byte(0x77), data, FILLER_GAS).await;
+    }
+
+    /// Puts the batch settler where services look for it, as anybody may, and mines a block.
+    pub async fn deploy_settler(&self) {
+        let (to, data) = settler_deployment();
+        let deployed = self.stranger_calls(to, data, 1_000_000).await;
+        self.node.mine(1).await;
+        assert_eq!(self.node.receipt(deployed.hash).await.unwrap()["status"], "0x1");
+    }
+
+    /// Makes an account of the local chain's mnemonic a wallet, with as much gas money as the first
+    /// one. Services need [`WALLET_MNEMONIC`] to sign with it.
+    pub async fn add_wallet(&self, index: u32) -> Address {
+        let mnemonic = Some(SecretString::from(WALLET_MNEMONIC.1));
+        let keys = Keys::open(KeySources { mnemonic, ..KeySources::default() }).unwrap();
+        let address = keys.mnemonic_address(index).unwrap();
+        self.node.set_balance(address, 10_u128.pow(20)).await;
+        sqlx::query(
+            "insert into wallet (chain_id, address, next_account_nonce) values ($1, $2, $3)",
+        )
+        .bind(self.services.chain.chain_id.to_string())
+        .bind(address.to_vec())
+        .bind(i64::try_from(self.node.account_nonce(address).await).unwrap())
+        .execute(&self.books)
+        .await
+        .unwrap();
+        address
     }
 
     /// The settings of a service over this world, as environment variables.

@@ -6,6 +6,7 @@ mod sent;
 mod stale;
 
 use std::{
+    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -48,9 +49,11 @@ struct State {
     url: Mutex<String>,
     faults: Mutex<Faults>,
     sent: Mutex<Vec<Sent>>,
+    n_calls: Mutex<HashMap<String, u64>>,
     dialect: Mutex<Dialect>,
     is_strict_about_replacements: AtomicBool,
     is_strict_about_size: AtomicBool,
+    is_strict_about_order: AtomicBool,
     books: Mutex<Option<(PgPool, tokio::runtime::Handle)>>,
 }
 
@@ -126,6 +129,12 @@ impl Proxy {
         self.state().is_strict_about_size.store(true, Ordering::Relaxed);
     }
 
+    /// Refuses transactions whose account nonce leaves a gap, as some nodes do; anvil, geth and reth
+    /// keep them.
+    pub fn enforce_order(&self) {
+        self.state().is_strict_about_order.store(true, Ordering::Relaxed);
+    }
+
     /// Looks into the books whenever a transaction arrives, before anything is done with it.
     pub fn watch(&self, books: &PgPool) {
         let runtime = tokio::runtime::Handle::current();
@@ -140,6 +149,27 @@ impl Proxy {
     /// All that is known of what the service tried to send, in order.
     pub fn log(&self) -> Vec<Sent> {
         self.state().sent.lock().unwrap().clone()
+    }
+
+    /// How often a method was called so far.
+    pub fn n_calls(&self, method: &str) -> u64 {
+        self.state().n_calls.lock().unwrap().get(method).copied().unwrap_or_default()
+    }
+
+    /// Waits until a method was called `n` times more: a loop that polls has looked again.
+    pub async fn until_called(&self, method: &str, n: u64) {
+        self.until_n_calls(method, self.n_calls(method) + n).await;
+    }
+
+    /// Waits until a method was called `n` times in all.
+    pub async fn until_n_calls(&self, method: &str, n: u64) {
+        for _ in 0..1_000 {
+            if self.n_calls(method) >= n {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{method} was called {} times, not {n}, after 20 seconds", self.n_calls(method));
     }
 
     fn state(&self) -> &State {
@@ -224,6 +254,8 @@ impl Target {
             log.push(sent);
         }
         let fault = self.state.faults.lock().unwrap().of_call(method);
+        // Last, so that whoever counts calls may change the faults of the next.
+        *self.state.n_calls.lock().unwrap().entry(method.to_owned()).or_default() += 1;
         Call { call: call.clone(), fault, behind: None, n_sent, answer: None }
     }
 
@@ -284,6 +316,13 @@ impl Target {
         let is_on = |rule: &AtomicBool| rule.load(Ordering::Relaxed);
         if is_on(&self.state.is_strict_about_size) && sent.n_bytes() > SIZE_MAX {
             return Some(Refusal::Oversized);
+        }
+        if let Some(new) = sent.envelope.filter(|_| is_on(&self.state.is_strict_about_order)) {
+            let parameters = json!([new.sender, "pending"]);
+            let next = quantity(&self.ask("eth_getTransactionCount", parameters).await?)?;
+            if new.account_nonce > next {
+                return Some(Refusal::NonceTooHigh);
+            }
         }
         let new = sent.envelope.filter(|_| is_on(&self.state.is_strict_about_replacements))?;
         let (hash, old) = self.pending(new.sender, new.account_nonce).await?;
