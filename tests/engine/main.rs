@@ -30,7 +30,9 @@ mod batches;
 mod cancel;
 mod evicted;
 mod fees;
+mod hostile_payers;
 mod lost_answers;
+mod spoiled_batch;
 
 use alloy::primitives::B256;
 use futures_util::future::join_all;
