@@ -28,6 +28,7 @@ mod wallets_cli;
 
 mod batches;
 mod cancel;
+mod depths;
 mod evicted;
 mod fees;
 mod hostile_payers;
