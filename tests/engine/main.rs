@@ -31,8 +31,10 @@ mod cancel;
 mod depths;
 mod evicted;
 mod fees;
+mod foreign_nonce;
 mod hostile_payers;
 mod lost_answers;
+mod out_of_gas;
 mod spoiled_batch;
 
 use alloy::primitives::B256;
