@@ -6,7 +6,7 @@ use quittance::domain::Amount;
 use serde_json::json;
 
 use crate::{
-    settle_in_background,
+    answers, assert_all_paid, behind_proxy, end, newest_attempt, settle_in_background,
     support::{Fault, Proxy, Service, World, now},
 };
 
@@ -59,6 +59,41 @@ async fn a_stale_node_does_not_fail_what_newer_blocks_can_pay() {
     world.check_books().await;
     service.stop().await;
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_of_a_block_that_is_not_canonical_proves_nothing() {
+    let world = World::stepped().await;
+    let (proxy, service) = behind_proxy(&world, &[]).await;
+    let asked = settle_in_background(&service, &world.payment(0, 10_000));
+    world.node.until_pending(1).await;
+    let (hash, _) = newest_attempt(&world).await;
+    // The node keeps telling of the block that held the payment, and the chain has another one.
+    world.node.mine(1).await;
+    assert_all_paid(&answers(vec![asked]).await);
+    let stale = world.node.receipt(hash).await.unwrap().to_string();
+    proxy.set("eth_getTransactionReceipt", Fault::Answer(Box::leak(stale.into_boxed_str())));
+    let raw = proxy.sent().pop().unwrap();
+    world.node.reorg(1, &[(raw, 0)]).await;
+    world.until("select count(*) from settlement where status = 'submitted'", 1).await;
+    for _ in 0..1_000 {
+        if service.log().contains("whose receipt is of") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(service.log().contains("whose receipt is of"), "{}", service.log());
+    assert_eq!(world.count("select count(*) from settlement where status = 'submitted'").await, 1);
+    // No receipt at all is no proof either.
+    proxy.set("eth_getTransactionReceipt", Fault::Answer("null"));
+    proxy.until_called("eth_getTransactionReceipt", 2).await;
+    assert_eq!(world.count("select count(*) from settlement where status = 'submitted'").await, 1);
+    assert_eq!(world.count(FAILED).await, 0);
+    proxy.heal();
+    world.until("select count(*) from settlement where status = 'included'", 1).await;
+    assert_eq!(world.count("select count(*) from attempt").await, 1);
+    assert_eq!(world.payee_balance().await, 10_000);
+    end(world, service, &[&proxy]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

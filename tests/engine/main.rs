@@ -33,6 +33,7 @@ mod evicted;
 mod fees;
 mod foreign_nonce;
 mod hostile_payers;
+mod lagging_head;
 mod lost_answers;
 mod out_of_gas;
 mod spoiled_batch;
