@@ -32,8 +32,6 @@ use super::{
 const SEARCH_SPAN_BLOCKS: u64 = 1_000;
 /// How many calls a search may take.
 const N_SEARCHES_MAX: usize = 400;
-/// How many calls go into one JSON-RPC batch; providers take a hundred and more.
-const N_CALLS_PER_BATCH_MAX: usize = 50;
 
 /// How to reach a chain.
 #[derive(Debug, Clone)]
@@ -219,10 +217,10 @@ impl Chain {
         Ok(gas.to())
     }
 
-    /// The account nonce of `address` at `at`, if every endpoint in use answers, and the same.
+    /// The account nonce of `address` at `at`, if every endpoint answers, and the same.
     ///
-    /// `None` where one did not answer or they differ: then nothing is known. With one endpoint in use
-    /// it agrees with itself.
+    /// `None` where one did not answer or they differ: then nothing is known. A single endpoint agrees
+    /// with itself.
     ///
     /// # Errors
     /// When none answers.
@@ -232,7 +230,7 @@ impl Chain {
         at: BlockNumberOrTag,
     ) -> Result<Option<u64>, ChainError> {
         let endpoints = &self.endpoints;
-        let answers = join_all(endpoints.candidates().into_iter().map(|endpoint| async move {
+        let answers = join_all(endpoints.list.iter().map(Arc::clone).map(|endpoint| async move {
             let answer = match endpoints.identify_if_new(&endpoint).await {
                 Ok(()) => {
                     let counted = endpoint.call("eth_getTransactionCount", (address, at)).await;
@@ -267,17 +265,6 @@ impl Chain {
     pub async fn code(&self, address: Address) -> Result<Bytes, ChainError> {
         let operation = || format!("read the code of {address}");
         self.call(operation, "eth_getCode", (address, "latest")).await
-    }
-
-    /// The code of each of `addresses`, in their order.
-    pub async fn codes(&self, addresses: &[Address]) -> Result<Vec<Bytes>, ChainError> {
-        let operation = || format!("read the code of {} accounts", addresses.len());
-        let mut codes = Vec::with_capacity(addresses.len());
-        for some in addresses.chunks(N_CALLS_PER_BATCH_MAX) {
-            let asked = self.ask(operation, |endpoint| async move { endpoint.codes(some).await });
-            codes.extend(asked.await?);
-        }
-        Ok(codes)
     }
 
     /// The balance of `address` in the chain's own coin, in wei.

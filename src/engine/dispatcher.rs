@@ -184,7 +184,9 @@ impl Engine {
             finding = judge(facts);
         }
         desk.hold = match finding {
-            NonceFinding::Ours => None,
+            NonceFinding::Ours => {
+                desk.hold.take().filter(|hold| matches!(hold, Hold::ShortOfGas(_)))
+            }
             NonceFinding::Suspect => {
                 tracing::error!(
                     wallet.address = %address, account_nonce = at_head,
@@ -198,7 +200,8 @@ impl Engine {
             }
         };
         // While in doubt, it is looked at again with every step.
-        desk.account = desk.hold.is_none().then_some(Account { seen_at, height, balance_wei });
+        let is_known = !matches!(desk.hold, Some(Hold::Doubt(_)));
+        desk.account = is_known.then_some(Account { seen_at, height, balance_wei });
         Ok(())
     }
 
@@ -403,6 +406,14 @@ impl Engine {
 
     /// Puts what waits into transactions until nothing waits or every place is taken.
     async fn send_waiting(&self, desk: &mut Desk, step: &mut Step) -> Result<(), EngineError> {
+        if matches!(desk.hold, Some(Hold::ShortOfGas(_))) {
+            // Before anything is reserved: another wallet may be able to pay.
+            let market = self.market(desk, step.height).await?;
+            let fees = fees::offer(market, self.options.fee_limits)?;
+            if !self.can_pay(desk, step, TRANSFER_GAS_LIMIT, fees).await? {
+                return Ok(());
+            }
+        }
         loop {
             let n_free = self.options.n_in_flight_max.saturating_sub(step.open.len());
             let n_retrying = step.open.iter().filter(|open| open.is_retry).count();
