@@ -11,7 +11,9 @@ use crate::{
     ledger::{Proof, Settlement},
 };
 
-use crate::engine::{store::MinedTransaction, verdict::consumed};
+use crate::engine::store::MinedTransaction;
+
+use super::verdict::consumed;
 
 /// What was read of one block.
 #[derive(Debug, Default)]

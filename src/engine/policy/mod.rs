@@ -7,3 +7,4 @@ pub(super) mod fees;
 pub(super) mod gas;
 pub(super) mod nonce;
 pub(super) mod stuck;
+pub(super) mod verdict;
