@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use alloy::{
-    eips::BlockNumberOrTag,
+    eips::{BlockId, BlockNumberOrTag},
     primitives::{Address, B256, Bytes, TxKind, U64, U128, U256},
     rpc::{
         client::Waiter,
@@ -198,9 +198,10 @@ impl Chain {
     pub async fn account_nonce_at(
         &self,
         address: Address,
-        at: BlockNumberOrTag,
+        at: impl Into<BlockId>,
     ) -> Result<u64, ChainError> {
         let operation = || format!("read the account nonce of {address}");
+        let at: BlockId = at.into();
         let count: U64 = self.call(operation, "eth_getTransactionCount", (address, at)).await?;
         Ok(count.to())
     }

@@ -14,7 +14,7 @@ mod standing;
 mod survey;
 mod token;
 
-pub use alloy::eips::BlockNumberOrTag;
+pub use alloy::eips::{BlockId, BlockNumberOrTag};
 
 pub use client::{Chain, ChainOptions, FeeFacts};
 pub use error::{ChainError, ChainErrorKind, EndpointName};

@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{
-        BatchCall, Block, BlockNumberOrTag, Carrier, FeeFacts, SendAnswer, TRANSFER_GAS_LIMIT,
-        settler_deployment, transfer_calldata,
+        BatchCall, Block, BlockId, BlockNumberOrTag, Carrier, FeeFacts, SendAnswer,
+        TRANSFER_GAS_LIMIT, settler_deployment, transfer_calldata,
     },
     db::During,
     domain::{InvalidReason, Refusal, SettlementId, SettlementStatus},
@@ -40,7 +40,9 @@ use super::{
         nonce::{NonceFacts, NonceFinding, judge},
         stuck::{Remedy, Stuck, remedy},
     },
-    store::{self, NewTransaction, OpenTransaction, Purpose, Queued, WalletStatus, WalletView},
+    store::{
+        self, NewTransaction, OpenTransaction, Purpose, Queued, Tip, WalletStatus, WalletView,
+    },
     verdict::{Verdict, examine},
     wallet::{Call, Signed, call_of},
 };
@@ -132,6 +134,10 @@ impl Engine {
         let mut conn = self.pool.acquire().await.during("read open transactions")?;
         // The head first: what is open is then as new as the head, or newer.
         let view = store::wallet_view(&mut conn, desk.wallet_id).await?;
+        if view.head.is_none() {
+            // Following starts at the newest block: what was mined before it is never read.
+            return Ok(());
+        }
         let open = store::open_transactions(&mut conn, desk.wallet_id).await?;
         drop(conn);
         desk.forget_all_but(&open);
@@ -164,9 +170,8 @@ impl Engine {
     async fn inspect(&self, desk: &mut Desk, step: &Step) -> Result<(), EngineError> {
         let address = desk.wallet.address();
         let at_head = match step.view.head {
-            Some((height, _)) => {
-                self.chain.account_nonce_at(address, BlockNumberOrTag::Number(height)).await?
-            }
+            // By hash: the books are of that block. Another of its height may hold what is open here.
+            Some((_, hash)) => self.chain.account_nonce_at(address, BlockId::hash(hash)).await?,
             None => self.chain.account_nonce_at(address, BlockNumberOrTag::Latest).await?,
         };
         let balance_wei = self.chain.balance_wei(address).await?;
@@ -226,6 +231,13 @@ impl Engine {
             format!("account nonces below {account_nonce} were used by bytes that are not ours");
         let mut db = self.pool.begin().await.during("quarantine a wallet")?;
         desk.lease.hold(&mut db).await?;
+        let tip = step.view.head.map(|(number, hash)| Tip { number, hash });
+        if let Some(tip) = tip
+            && !store::hold_tip(&mut db, self.chain.chain_id(), tip).await?
+        {
+            // What was found is of another block: the next step looks again.
+            return Ok(());
+        }
         let to = WalletStatus::Quarantined;
         // From the status that was judged alone: an operator may have ended the quarantine meanwhile,
         // and skipped the nonces that speak for it.
