@@ -42,6 +42,9 @@ use super::{
 const IDLE_POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How many blocks the follower may be behind and still count as well: their callers still wait.
 const N_BEHIND_MAX: u64 = 8;
+/// How many blocks below the first that was read are read after all when that one is replaced:
+/// deeper reorganizations are not expected before finality.
+const N_UNREAD_MAX: u64 = 64;
 /// How long the follower rests after trouble.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How often the safe and finalized heights are asked for while something waits for them.
@@ -153,9 +156,15 @@ impl Engine {
             && store::unfinished(&mut conn, chain_id, latest.timestamp).await?.is_nothing()
         {
             drop(conn);
-            return self.jump(lease, tip, &latest).await;
+            let from = self.chain.block_at(tip.number).await?;
+            if let Some(from) = from.filter(|from| from.hash == tip.hash)
+                && self.jump(lease, tip, from.timestamp, &latest).await?
+            {
+                return Ok(Step::Moved);
+            }
+        } else {
+            drop(conn);
         }
-        drop(conn);
         let (next_number, latest_number) = (tip.number.saturating_add(1), latest.number);
         let next = if latest_number == next_number {
             Some(latest)
@@ -189,22 +198,31 @@ impl Engine {
         lease.hold(&mut db).await?;
         store::start_at(&mut db, self.chain.chain_id(), block).await?;
         db.commit().await.during("start following a chain")?;
+        self.wake_wallets();
         Ok(Step::Moved)
     }
 
-    /// Passes over blocks that can concern nobody.
-    async fn jump(&self, lease: &Lease, tip: Tip, block: &Block) -> Result<Step, EngineError> {
+    /// Passes over blocks that can concern nobody: nothing is unfinished, and what failed had expired
+    /// before the first of them, `since` when nothing was read. `false` if one might.
+    async fn jump(
+        &self,
+        lease: &Lease,
+        tip: Tip,
+        since: UnixTime,
+        block: &Block,
+    ) -> Result<bool, EngineError> {
         self.chain.check().await?;
         let chain_id = self.chain.chain_id();
         let mut db = self.pool.begin().await.during("pass over blocks")?;
         lease.hold(&mut db).await?;
         // Asked again with the head held: somebody may have applied a block or claimed a payment.
-        let is_at_tip = store::hold_tip(&mut db, chain_id, tip).await?;
-        if is_at_tip && store::unfinished(&mut db, chain_id, block.timestamp).await?.is_nothing() {
+        let may_jump = store::hold_tip(&mut db, chain_id, tip).await?
+            && store::unfinished(&mut db, chain_id, since).await?.is_nothing();
+        if may_jump {
             store::start_at(&mut db, chain_id, block).await?;
             db.commit().await.during("pass over blocks")?;
         }
-        Ok(Step::Moved)
+        Ok(may_jump)
     }
 
     /// Reads what `block` holds, decides, and writes it all in one database transaction.
@@ -425,7 +443,7 @@ impl Engine {
         Ok(Step::Moved)
     }
 
-    /// The newest canonical block at or below `number` that was applied, or the one below the first
+    /// The newest canonical block at or below `number` that was applied, or one well below the first
     /// that was.
     async fn common_ancestor(&self, mut number: u64) -> Result<Block, EngineError> {
         let chain_id = self.chain.chain_id();
@@ -435,15 +453,23 @@ impl Engine {
             let ours = store::applied_block(&mut conn, chain_id, number).await?;
             let finalized = store::finalized_number(&mut conn, chain_id).await?;
             drop(conn);
-            if ours.is_none() && finalized.is_some_and(|finalized| number <= finalized) {
+            if ours.is_none() && finalized.is_some_and(|finalized| number < finalized) {
                 return Err(EngineError::ReorgTooDeep { chain_id, number });
             }
             // A node that does not know the block lags; that is not a block that was replaced.
             let theirs = self.chain.block_at(number).await?;
             let theirs = theirs
                 .ok_or_else(|| self.chain.contradiction(format!("it has no block {number}")))?;
-            if ours.is_none_or(|hash| hash == theirs.hash) {
-                return Ok(theirs);
+            match ours {
+                Some(hash) if hash == theirs.hash => return Ok(theirs),
+                Some(_) => (),
+                // The blocks below were never read, or passed over. Those that replaced them may hold
+                // what was sent since.
+                None => {
+                    let from = number.saturating_sub(N_UNREAD_MAX).max(finalized.unwrap_or(0));
+                    let missing = || self.chain.contradiction(format!("it has no block {from}"));
+                    return Ok(self.chain.block_at(from).await?.ok_or_else(missing)?);
+                }
             }
             number = number.checked_sub(1).ok_or_else(|| {
                 self.chain.contradiction("its first block was replaced".to_owned())
