@@ -8,3 +8,6 @@ pub(super) mod gas;
 pub(super) mod nonce;
 pub(super) mod stuck;
 pub(super) mod verdict;
+
+#[cfg(test)]
+mod model;
