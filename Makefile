@@ -6,7 +6,9 @@ export PATH := $(PATH):$(or $(CARGO_HOME),$(HOME)/.cargo)/bin
 export SQLX_OFFLINE := true
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test setup fmt lint sqlx audit image
+# How long `make chaos` breaks things.
+SECONDS ?= 600
+.PHONY: help dev test chaos setup fmt lint sqlx audit image
 
 help: ## show this list
 	@sed -nE 's/^([a-z]+): ## (.*)/  make \1\t\2/p' Makefile | expand -t 16
@@ -18,6 +20,10 @@ dev: ## start Quittance with a local chain and a database, and pay one payment (
 test: ## run every check that CI runs
 	@.ci/setup --tests
 	@.ci/test
+
+chaos: ## break everything around three replicas, and check what is left (SEED=7 SECONDS=600)
+	@.ci/setup --tests
+	@CHAOS_SEED=$(SEED) CHAOS_SECONDS=$(SECONDS) cargo nextest run --locked --test chaos --no-capture
 
 setup: ## install what is missing for dev and test
 	@.ci/setup --tests

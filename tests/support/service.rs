@@ -15,6 +15,9 @@ use tokio::{
 
 use super::World;
 
+/// How long a process may take to listen: chaos has several start at once on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A running `quittance serve`. Dropping it kills the process.
 pub struct Service {
     pub url: String,
@@ -92,7 +95,7 @@ impl Service {
                 kept.lock().unwrap().push(line);
             }
         });
-        let addresses = tokio::time::timeout(Duration::from_secs(20), addresses).await;
+        let addresses = tokio::time::timeout(START_TIMEOUT, addresses).await;
         let Ok(Ok((address, operations))) = addresses else {
             panic!("the service did not start:\n{}", log.lock().unwrap().join("\n"));
         };
