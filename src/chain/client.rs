@@ -6,14 +6,13 @@ use alloy::{
     eips::{BlockId, BlockNumberOrTag},
     primitives::{Address, B256, Bytes, TxKind, U64, U128, U256},
     rpc::{
-        client::Waiter,
         json_rpc::{RpcRecv, RpcSend},
         types::{Filter, TransactionRequest},
     },
     sol_types::SolCall,
     transports::RpcError,
 };
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use secrecy::SecretString;
 use tokio::{sync::Mutex, time::Instant};
 
@@ -373,17 +372,5 @@ impl Endpoint {
         let parameters = (BlockNumberOrTag::Latest, false);
         let reply: Option<BlockReply> = self.call("eth_getBlockByNumber", parameters).await?;
         reply.map(Block::from).ok_or(ChainErrorKind::Rpc(RpcError::NullResp))
-    }
-
-    /// The code of each of `addresses`, in one JSON-RPC batch.
-    async fn codes(&self, addresses: &[Address]) -> Result<Vec<Bytes>, ChainErrorKind> {
-        self.count("quittance_rpc_calls_total", "codes");
-        let mut batch = self.rpc.new_batch();
-        let waiters = addresses.iter().map(|address| {
-            batch.add_call("eth_getCode", &(address, "latest")).map_err(ChainErrorKind::of_call)
-        });
-        let waiters: Vec<Waiter<Bytes>> = waiters.collect::<Result<_, _>>()?;
-        batch.send().await.map_err(ChainErrorKind::of_call)?;
-        try_join_all(waiters).await.map_err(ChainErrorKind::of_call)
     }
 }
