@@ -74,9 +74,17 @@ async fn another_wallet_takes_what_waits_meanwhile() {
     }
     assert_eq!(world.count(OPEN).await, 1, "what the poor wallet has open stays its own");
     world.node.set_balance(poor, FUNDS_WEI).await;
+    // Sent again just before this block it stands in it, otherwise in the next.
     world.node.mine(1).await;
-    world.node.until_pending(1).await;
-    world.node.mine(1).await;
+    for _ in 0..400 {
+        if world.count(OPEN).await == 0 {
+            break;
+        }
+        if world.node.n_pending().await > 0 {
+            world.node.mine(1).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     told.extend(answers(vec![first]).await);
     assert_all_paid(&told);
     assert_eq!(world.payee_balance().await, 40_000);

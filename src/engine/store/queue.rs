@@ -12,8 +12,9 @@ use crate::{
 
 /// How many transactions may carry a settlement alone before we stop paying gas for it.
 const N_ALONE_MAX: i32 = 3;
-/// Until when after its claim a settlement is signed for without another look at the chain.
-const FRESH: Duration = Duration::from_secs(2);
+/// Until when after its claim a settlement is signed for without another look at the chain: two blocks
+/// of Base, so that who waited for one block is not looked at twice.
+const FRESH: Duration = Duration::from_secs(4);
 /// How long a wallet has to sign for what it reserved before another may.
 const RESERVATION: Duration = Duration::from_secs(2);
 
