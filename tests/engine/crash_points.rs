@@ -211,9 +211,11 @@ impl Scene {
             "claim.after_commit" | "send.before" => {
                 assert_eq!((self.world.count(UNNOTED).await, n_unsent), (1, 1), "{label}");
             }
-            // Scenario 4: the node has it, and we do not know.
+            // Scenario 4: the node has it, and we do not know. What is sent again goes out together, so
+            // that the answer to another may be unknown as well.
             "send.after" | "note.before" => {
-                assert_eq!((self.world.count(UNNOTED).await, n_unsent), (1, 0), "{label}");
+                assert!(self.world.count(UNNOTED).await >= 1, "{label}");
+                assert_eq!(n_unsent, 0, "{label}");
             }
             "accept.after_commit" => assert!(self.world.count(UNSETTLED).await > 0),
             "respond.before" => self.n_died_telling += 1,

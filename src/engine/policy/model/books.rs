@@ -116,7 +116,7 @@ pub(super) struct Books {
 
 /// `engine/store/queue.rs`.
 const N_ALONE_MAX: u32 = 3;
-const FRESH_SECONDS: u64 = 2;
+const FRESH_SECONDS: u64 = 4;
 const RESERVATION_SECONDS: u64 = 2;
 const NOT_NOW_SECONDS: u64 = 2;
 /// `engine/store/watch.rs`.
