@@ -87,7 +87,8 @@ enum Sent {
 struct Step {
     view: WalletView,
     open: Vec<OpenTransaction>,
-    height: u64,
+    /// The applied head.
+    tip: Tip,
 }
 
 impl Engine {
@@ -134,18 +135,15 @@ impl Engine {
         let mut conn = self.pool.acquire().await.during("read open transactions")?;
         // The head first: what is open is then as new as the head, or newer.
         let view = store::wallet_view(&mut conn, desk.wallet_id).await?;
-        if view.head.is_none() {
-            // Following starts at the newest block: what was mined before it is never read.
-            return Ok(());
-        }
+        // Following starts at the newest block: what was mined before it is never read.
+        let Some(tip) = view.head else { return Ok(()) };
         let open = store::open_transactions(&mut conn, desk.wallet_id).await?;
         drop(conn);
         desk.forget_all_but(&open);
-        let height = view.head.map_or(0, |(height, _)| height);
-        let mut step = Step { view, open, height };
+        let mut step = Step { view, open, tip };
         let is_unknown = |account: Account| {
             account.seen_at.elapsed() > ACCOUNT_AGE_MAX
-                || (account.height != height && !step.open.is_empty())
+                || (account.height != tip.number && !step.open.is_empty())
         };
         if desk.account.is_none_or(is_unknown) {
             self.inspect(desk, &step).await?;
@@ -169,13 +167,10 @@ impl Engine {
     /// Looks at the account on chain: are its nonces ours, and can it pay?
     async fn inspect(&self, desk: &mut Desk, step: &Step) -> Result<(), EngineError> {
         let address = desk.wallet.address();
-        let at_head = match step.view.head {
-            // By hash: the books are of that block. Another of its height may hold what is open here.
-            Some((_, hash)) => self.chain.account_nonce_at(address, BlockId::hash(hash)).await?,
-            None => self.chain.account_nonce_at(address, BlockNumberOrTag::Latest).await?,
-        };
+        // By hash: the books are of that block. Another of its height may hold what is open here.
+        let at_head = self.chain.account_nonce_at(address, BlockId::hash(step.tip.hash)).await?;
         let balance_wei = self.chain.balance_wei(address).await?;
-        let (seen_at, height) = (Instant::now(), step.height);
+        let (seen_at, height) = (Instant::now(), step.tip.number);
         let mut facts = NonceFacts {
             next: step.view.next_account_nonce,
             lowest_open: step.open.first().map(|open| open.account_nonce),
@@ -231,10 +226,7 @@ impl Engine {
             format!("account nonces below {account_nonce} were used by bytes that are not ours");
         let mut db = self.pool.begin().await.during("quarantine a wallet")?;
         desk.lease.hold(&mut db).await?;
-        let tip = step.view.head.map(|(number, hash)| Tip { number, hash });
-        if let Some(tip) = tip
-            && !store::hold_tip(&mut db, self.chain.chain_id(), tip).await?
-        {
+        if !store::hold_tip(&mut db, self.chain.chain_id(), step.tip).await? {
             // What was found is of another block: the next step looks again.
             return Ok(());
         }
@@ -287,7 +279,7 @@ impl Engine {
     /// Sends everything open again that was not sent since the last block, with a better offer
     /// where it needs one. In the order of account nonces.
     async fn attend(&self, desk: &mut Desk, step: &mut Step) -> Result<(), EngineError> {
-        let height = step.height;
+        let height = step.tip.number;
         let is_due = |desk: &Desk, open: &OpenTransaction| {
             desk.sendings
                 .get(&open.transaction_id)
@@ -420,7 +412,7 @@ impl Engine {
     async fn send_waiting(&self, desk: &mut Desk, step: &mut Step) -> Result<(), EngineError> {
         if matches!(desk.hold, Some(Hold::ShortOfGas(_))) {
             // Before anything is reserved: another wallet may be able to pay.
-            let market = self.market(desk, step.height).await?;
+            let market = self.market(desk, step.tip.number).await?;
             let fees = fees::offer(market, self.options.fee_limits)?;
             if !self.can_pay(desk, step, TRANSFER_GAS_LIMIT, fees).await? {
                 return Ok(());
@@ -547,7 +539,7 @@ impl Engine {
             return Ok(Carrier::Settler);
         }
         if self.chain.has_settler().await? {
-            self.settler_seen_at.store(step.height.max(1), Ordering::Relaxed);
+            self.settler_seen_at.store(step.tip.number.max(1), Ordering::Relaxed);
             return Ok(Carrier::Settler);
         }
         let n_free = self.options.n_in_flight_max.saturating_sub(step.open.len());
@@ -572,7 +564,7 @@ impl Engine {
         step: &mut Step,
         draft: Draft,
     ) -> Result<bool, EngineError> {
-        let market = self.market(desk, step.height).await?;
+        let market = self.market(desk, step.tip.number).await?;
         let fees = fees::offer(market, self.options.fee_limits)?;
         if !self.can_pay(desk, step, draft.gas_limit, fees).await? {
             return Ok(false);
@@ -638,7 +630,7 @@ impl Engine {
         if is_forgotten {
             self.forget_transaction(desk, account_nonce).await?;
         }
-        desk.note(transaction_id, hash, step.height, answer);
+        desk.note(transaction_id, hash, step.tip.number, answer);
         Ok(true)
     }
 

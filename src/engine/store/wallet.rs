@@ -1,12 +1,14 @@
 //! The rows of wallets.
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::Address;
 use sqlx::PgConnection;
 
 use crate::{
     db::{self, DbError, During},
     domain::ChainId,
 };
+
+use super::Tip;
 
 /// Whether a wallet signs.
 ///
@@ -209,7 +211,7 @@ pub(in crate::engine) struct WalletView {
     /// The account nonce of its next transaction.
     pub(in crate::engine) next_account_nonce: u64,
     /// The applied head, once there is one.
-    pub(in crate::engine) head: Option<(u64, B256)>,
+    pub(in crate::engine) head: Option<Tip>,
 }
 
 /// Reads it.
@@ -229,7 +231,9 @@ pub(in crate::engine) async fn wallet_view(
     .await
     .during("read a wallet")?;
     let head = match (row.number, row.hash) {
-        (Some(number), Some(hash)) => Some((db::number(number)?, db::hash(&hash)?)),
+        (Some(number), Some(hash)) => {
+            Some(Tip { number: db::number(number)?, hash: db::hash(&hash)? })
+        }
         _ => None,
     };
     Ok(WalletView {
