@@ -1,7 +1,8 @@
 //! Faults that tests switch on: crashes and panics at named points, a clock that is wrong, and defects
 //! known from other engines.
 //!
-//! Without the feature `fault-injection`, which no release has, nothing of it is compiled.
+//! Without the feature `fault-injection`, which no release has, every answer here is a constant no, and
+//! what hangs on it is never reached.
 
 /// A defect that another engine has. The tests must notice each of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,13 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{
-        BatchCall, Block, BlockId, BlockNumberOrTag, Carrier, FeeFacts, SendAnswer,
-        TRANSFER_GAS_LIMIT, settler_deployment, transfer_calldata,
+        BatchCall, BlockId, BlockNumberOrTag, Carrier, FeeFacts, SendAnswer, TRANSFER_GAS_LIMIT,
+        settler_deployment, transfer_calldata,
     },
     db::During,
-    domain::{InvalidReason, Refusal, SettlementId, SettlementStatus},
+    domain::SettlementId,
     faults::{Defect, crash_point, has_defect, panic_point},
-    ledger::{self, Proof, Settlement},
+    ledger::{self, Settlement},
     telemetry::causes,
 };
 
@@ -43,7 +43,6 @@ use super::{
     store::{
         self, NewTransaction, OpenTransaction, Purpose, Queued, Tip, WalletStatus, WalletView,
     },
-    verdict::{Verdict, examine},
     wallet::{Call, Signed, call_of},
 };
 
@@ -51,10 +50,8 @@ use super::{
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the wallet rests after trouble.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// How many settlements that cannot be sent are looked into at a time, one by one.
-const N_EXAMINED_MAX: usize = 16;
 /// How long a settlement that cannot be paid now is left alone at least.
-const NOT_NOW_DELAY: Duration = Duration::from_secs(2);
+pub(super) const NOT_NOW_DELAY: Duration = Duration::from_secs(2);
 /// How old our knowledge of the fee market may be.
 const MARKET_AGE_MAX: Duration = Duration::from_secs(1);
 /// How old our knowledge of an idle wallet's account may be.
@@ -634,29 +631,6 @@ impl Engine {
         Ok(true)
     }
 
-    /// What [`Defect::FailOnTimeout`] does.
-    async fn fail_unanswered(&self, settlement_ids: &[SettlementId]) -> Result<(), EngineError> {
-        let refusal = Refusal::new(InvalidReason::SimulationFailed, "the send timed out");
-        let mut db = self.pool.begin().await.during("fail what was not answered")?;
-        for settlement_id in settlement_ids {
-            let expected = [SettlementStatus::Submitted];
-            ledger::fail(&mut db, *settlement_id, &expected, &refusal).await?;
-        }
-        outcomes::announce(&mut db, self.chain.chain_id()).await?;
-        Ok(db.commit().await.during("fail what was not answered")?)
-    }
-
-    /// What [`Defect::ResetNonce`] and [`Defect::RecycleNonce`] do; that the nonce cannot go back as
-    /// well is the database's doing.
-    async fn forget_transaction(&self, desk: &Desk, account_nonce: u64) -> Result<(), EngineError> {
-        let mut db = self.pool.begin().await.during("forget a transaction")?;
-        let beyond = account_nonce.saturating_add(1);
-        for settlement_id in store::mark_foreign(&mut db, desk.wallet_id, beyond).await? {
-            ledger::requeue(&mut db, settlement_id, "its send failed").await?;
-        }
-        Ok(db.commit().await.during("forget a transaction")?)
-    }
-
     /// Whether the wallet can pay for everything open and for this. What it must hold is what nodes ask
     /// of it: every limit at its highest price.
     async fn can_pay(
@@ -727,129 +701,10 @@ impl Engine {
         crash_point("claim.after_commit");
         Ok(Some(transaction_id))
     }
-
-    /// Keeps what can be paid now. What was verified a moment ago is trusted; the others are tried
-    /// together, and what fails there is looked into alone.
-    async fn sieve(
-        &self,
-        desk: &Desk,
-        queued: &[Queued],
-        settlements: Vec<Settlement>,
-    ) -> Result<Vec<(Queued, Settlement)>, EngineError> {
-        let mut kept: Vec<(Queued, Settlement)> = Vec::with_capacity(settlements.len());
-        for settlement in settlements {
-            let id = settlement.settlement_id;
-            if let Some(queued) = queued.iter().find(|queued| queued.settlement_id == id) {
-                kept.push((*queued, settlement));
-            }
-        }
-        let stale: Vec<BatchCall> = kept
-            .iter()
-            .filter(|(queued, _)| !queued.is_fresh)
-            .map(|(_, settlement)| item(settlement))
-            .collect();
-        if stale.is_empty() {
-            return Ok(kept);
-        }
-        let succeeds = match stale.len() {
-            // One is looked into at once.
-            1 => vec![false],
-            n => match self.chain.try_calls(&stale, batch_gas_limit(&[], n)).await {
-                Ok(succeeds) => succeeds,
-                Err(error) => {
-                    tracing::warn!(error = causes(&error), "could not try a batch");
-                    vec![false; n]
-                }
-            },
-        };
-        crash_point("preflight.after");
-        let (mut tried, mut n_examined) = (succeeds.into_iter(), 0_usize);
-        let mut payable = Vec::with_capacity(kept.len());
-        for (queued, settlement) in kept {
-            if !queued.is_fresh && !tried.next().unwrap_or(false) {
-                if n_examined >= N_EXAMINED_MAX {
-                    continue;
-                }
-                n_examined = n_examined.saturating_add(1);
-                if !self.is_still_payable(desk, &settlement).await? {
-                    continue;
-                }
-            }
-            payable.push((queued, settlement));
-        }
-        Ok(payable)
-    }
-
-    /// Looks at an old claim once more before it is signed for. What proves it paid or unpayable is
-    /// written; what cannot be told is left for later.
-    async fn is_still_payable(
-        &self,
-        desk: &Desk,
-        settlement: &Settlement,
-    ) -> Result<bool, EngineError> {
-        let settlement_id = settlement.settlement_id;
-        let examined = match self.applied_tip(settlement).await? {
-            Some(block) => examine(&self.chain, settlement, &block).await,
-            None => return self.postpone(settlement_id).await,
-        };
-        let verdict = match examined {
-            Ok(Verdict::Payable) => return Ok(true),
-            Ok(verdict) => verdict,
-            Err(error) => {
-                tracing::warn!(
-                    error = causes(&error), settlement.id = %settlement_id, "could not look into a settlement"
-                );
-                return self.postpone(settlement_id).await;
-            }
-        };
-        let chain_id = self.chain.chain_id();
-        let mut db = self.pool.begin().await.during("settle what was found")?;
-        desk.lease.hold(&mut db).await?;
-        let is_written = match verdict {
-            Verdict::Refused(refusal) => {
-                let expected = [SettlementStatus::Claimed];
-                ledger::fail(&mut db, settlement_id, &expected, &refusal).await?
-            }
-            // In a block above the applied head, the follower will find it by itself.
-            Verdict::Paid(evidence) => {
-                let proof = Proof { settlement_id, evidence, by_us: false };
-                store::is_canonical(&mut db, chain_id, &evidence).await?
-                    && !ledger::include(&mut db, chain_id, &[proof]).await?.is_empty()
-            }
-            Verdict::Payable | Verdict::NotNow(_) => false,
-        };
-        if !is_written {
-            drop(db);
-            return self.postpone(settlement_id).await;
-        }
-        outcomes::announce(&mut db, chain_id).await?;
-        db.commit().await.during("settle what was found")?;
-        tracing::info!(settlement.id = %settlement_id, "a settlement was decided unsent");
-        Ok(false)
-    }
-
-    /// The block that was applied last, unless it is older than the one that verification saw: a
-    /// lagging node knows of less money than the payer has.
-    async fn applied_tip(&self, settlement: &Settlement) -> Result<Option<Block>, EngineError> {
-        let mut conn = self.pool.acquire().await.during("read the applied head")?;
-        let tip = store::tip(&mut conn, self.chain.chain_id()).await?;
-        drop(conn);
-        let Some(tip) = tip.filter(|tip| tip.number >= settlement.verified_block) else {
-            return Ok(None);
-        };
-        let block = self.chain.block_at(tip.number).await?;
-        Ok(block.filter(|block| block.hash == tip.hash))
-    }
-
-    async fn postpone(&self, settlement_id: SettlementId) -> Result<bool, EngineError> {
-        let mut conn = self.pool.acquire().await.during("postpone a settlement")?;
-        store::postpone(&mut conn, settlement_id, NOT_NOW_DELAY).await?;
-        Ok(false)
-    }
 }
 
 /// A settlement as an item of a batch.
-fn item(settlement: &Settlement) -> BatchCall {
+pub(super) fn item(settlement: &Settlement) -> BatchCall {
     BatchCall {
         target: settlement.asset,
         data: transfer_calldata(&settlement.authorization, &settlement.signature),

@@ -17,6 +17,7 @@
     )
 )]
 
+mod defects;
 mod desk;
 mod dispatcher;
 mod error;
@@ -26,6 +27,7 @@ mod keys;
 mod lease;
 mod outcomes;
 mod policy;
+mod sieve;
 mod store;
 mod verdict;
 mod wallet;
@@ -57,8 +59,7 @@ pub use policy::{
     gas::transactions_left,
 };
 pub use store::{
-    WalletRow, WalletStatus, ensure_wallet, latest_attempt, set_wallet_status, skip_account_nonces,
-    wallets,
+    WalletRow, WalletStatus, ensure_wallet, latest_attempt, set_wallet_status, wallets,
 };
 pub use wallet::{InvalidWalletKey, Wallet};
 pub use wallets::{register_wallet, reinstate_wallet};

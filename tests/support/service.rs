@@ -53,34 +53,29 @@ impl Service {
         service
     }
 
-    /// Starts a process that is to end by itself before it is of use to anybody, and waits for that.
-    pub async fn end_of_start(world: &World, settings: &[(&str, &str)]) -> ExitStatus {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quittance"));
-        command
+    fn serve(world: &World, settings: &[(&str, &str)], stderr: Stdio) -> Child {
+        Command::new(env!("CARGO_BIN_EXE_quittance"))
             .arg("serve")
             .envs(world.environment())
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        let mut process = command.spawn().unwrap();
+            .stderr(stderr)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
+    /// Starts a process that is to end by itself before it is of use to anybody, and waits for that.
+    pub async fn end_of_start(world: &World, settings: &[(&str, &str)]) -> ExitStatus {
+        let mut process = Self::serve(world, settings, Stdio::null());
         let ended = tokio::time::timeout(Duration::from_secs(40), process.wait()).await;
         ended.expect("the service goes on").unwrap()
     }
 
     /// Starts the process and waits until it listens, but not until it is ready.
     pub async fn spawn(world: &World, settings: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_quittance"));
-        command
-            .arg("serve")
-            .envs(world.environment())
-            .envs(settings.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let mut process = command.spawn().unwrap();
+        let mut process = Self::serve(world, settings, Stdio::piped());
         let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let log = Arc::new(Mutex::new(Vec::new()));
         let (kept, (found, addresses)) = (Arc::clone(&log), tokio::sync::oneshot::channel());

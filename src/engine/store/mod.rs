@@ -11,9 +11,7 @@ mod wallet;
 mod watch;
 
 pub use transaction::latest_attempt;
-pub use wallet::{
-    WalletRow, WalletStatus, ensure_wallet, set_wallet_status, skip_account_nonces, wallets,
-};
+pub use wallet::{WalletRow, WalletStatus, ensure_wallet, set_wallet_status, wallets};
 
 pub(super) use head::{
     Tip, advance, applied_block, finalized_number, hold_tip, is_canonical, rewind, settle_heights,
@@ -28,5 +26,5 @@ pub(super) use transaction::{
     mark_mined, note_sent, open_transactions, ours_among, payload_of, raw_attempt, reopen,
     store_attempt, store_transaction,
 };
-pub(super) use wallet::{WalletView, wallet_view};
+pub(super) use wallet::{WalletView, skip_account_nonces, wallet_view};
 pub(super) use watch::{Unfinished, expired, settlements_of, unfinished, watched_assets};

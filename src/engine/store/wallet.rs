@@ -184,7 +184,7 @@ pub async fn set_wallet_status(
 }
 
 /// Skips the account nonces below `account_nonce`, which somebody else used. It never goes back.
-pub async fn skip_account_nonces(
+pub(in crate::engine) async fn skip_account_nonces(
     conn: &mut PgConnection,
     wallet_id: i32,
     account_nonce: u64,
