@@ -1,5 +1,7 @@
 //! How deep a payment must stand before its caller is told success is the caller's choice.
 
+use std::time::Duration;
+
 use quittance::app::dev::ChainRequest;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
@@ -9,7 +11,7 @@ use crate::{
     answers, assert_all_paid, behind_proxy, end,
     front_run::cancellation,
     settle_in_background,
-    support::{Answer, Draft, Proxy, Service, World},
+    support::{Answer, Draft, Fault, Proxy, Service, World},
 };
 
 const WAIT_FOR: &str = "Quittance-Wait-For";
@@ -154,12 +156,21 @@ async fn a_reorganization_before_the_safe_head_delays_the_answer() {
     let world = world().await;
     let (proxy, service) = behind_proxy(&world, &[]).await;
     let asked = included(&world, &service, &world.payment(0, 10_000), "safe").await;
+    // Otherwise what is sent again could stand in the first of the blocks that follow.
+    proxy.set("eth_sendRawTransaction", Fault::DropBefore);
     world.node.reorg(1, &[]).await;
     world.until("select count(*) from settlement where status = 'submitted'", 1).await;
     world.node.mine(3).await;
-    world.node.until_pending(1).await;
     until_looked_at(&proxy).await;
     assert!(!asked.is_finished(), "told success by a block that is gone");
+    proxy.heal();
+    for _ in 0..200 {
+        if world.count(INCLUDED).await == 1 {
+            break;
+        }
+        world.node.mine(1).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     world.node.mine(3).await;
     assert_all_paid(&answers(vec![asked]).await);
     assert_eq!(world.payee_balance().await, 10_000);
