@@ -18,6 +18,7 @@ mod answer;
 mod claim;
 mod entry;
 mod event;
+mod promised;
 mod settlement;
 mod transition;
 
@@ -27,6 +28,7 @@ pub use answer::{
 };
 pub use claim::{Claim, ClaimOutcome, claim};
 pub use entry::{GasShare, post_gas, reverse_gas};
+pub use promised::{PromiseKey, Promised, Promises, promised};
 pub use settlement::{
     Settlement, find_by_authorization, find_by_idempotency_key, settlement, settlements,
 };

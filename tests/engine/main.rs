@@ -20,6 +20,7 @@ mod leases;
 mod lying_node;
 mod odd_token;
 mod poison;
+mod promises;
 mod reorg;
 mod restart;
 mod sending;
