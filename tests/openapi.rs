@@ -25,7 +25,7 @@ use quittance::{
     domain::{InvalidReason, KeyMode, MerchantId, UnixTime},
     merchants::{ApiKey, KeyOwner, NewKey, create_key},
     protocol::{Code, parse_request},
-    verify::terms,
+    verify::{Factories, terms},
 };
 use reqwest::{
     Method, StatusCode,
@@ -103,7 +103,7 @@ fn every_example_of_a_request_is_a_signed_payment() {
         let request = parse_request(&serde_json::to_vec(example).unwrap()).unwrap();
         let valid_before = request.payment.authorization.valid_before;
         let in_time = UnixTime::from_seconds(valid_before.to::<u64>().saturating_sub(30));
-        terms(&request, in_time).unwrap();
+        terms(&request, in_time, &Factories::default()).unwrap();
     }
 }
 

@@ -33,10 +33,11 @@ use crate::{
     db,
     domain::KeyMode,
     engine::{Engine, EngineOptions, FeeLimits, KeySources, Keys, Outcomes},
-    facilitator::{Facilitator, ServedChain},
+    facilitator::{Coalescer, Facilitator, ServedChain},
     http::{self, HEAD_TIMEOUT, State},
     merchants::Merchants,
     telemetry::{self, LogFormat},
+    verify::Factories,
 };
 
 /// How long callers that wait for a settlement may go on doing so after the order to stop. Five
@@ -61,6 +62,7 @@ pub struct Application {
     operations: TcpListener,
     pool: PgPool,
     engines: Vec<Arc<Engine>>,
+    verifications: Vec<Arc<Coalescer>>,
     outcomes: Outcomes,
     state: State,
 }
@@ -101,9 +103,12 @@ impl Application {
             let engine = engine(&pool, chain, lease, replica_id)
                 .with_context(|| format!("set up chains.{name}"))?;
             let mode = if chain.test { KeyMode::Test } else { KeyMode::Live };
-            chains.insert(chain.id, ServedChain { engine: Arc::new(engine), mode });
+            let served =
+                ServedChain::new(Arc::new(engine), mode, Factories::default(), pool.clone());
+            chains.insert(chain.id, served);
         }
         let engines = chains.values().map(|chain| Arc::clone(&chain.engine)).collect();
+        let verifications = chains.values().map(ServedChain::verifications).collect();
         let outcomes = Outcomes::default();
         let settle_wait = Duration::from_millis(settings.settle.wait_ms);
         let facilitator = Facilitator::new(pool.clone(), chains, outcomes.clone(), settle_wait);
@@ -120,6 +125,7 @@ impl Application {
             operations,
             pool,
             engines,
+            verifications,
             outcomes,
             state,
         })
@@ -146,6 +152,10 @@ impl Application {
             let follower_stop = stop.clone();
             loops.spawn(async move { follower.run_follower(&follower_stop).await });
             loops.spawn(async move { engine.run_wallets(&stop).await });
+        }
+        for verifications in &self.verifications {
+            let (verifications, stop) = (Arc::clone(verifications), stop_loops.clone());
+            loops.spawn(async move { verifications.run(&stop).await });
         }
         let (outcomes, pool, engines) =
             (self.outcomes.clone(), self.pool.clone(), self.engines.clone());

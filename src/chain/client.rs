@@ -14,12 +14,12 @@ use alloy::{
 };
 use futures_util::future::join_all;
 use secrecy::SecretString;
-use tokio::{sync::Mutex, time::Instant};
 
 use crate::domain::{Authorization, ChainId, UnixTime};
 
 use super::{
     Block, ChainError, Log, Receipt,
+    asset::Assets,
     endpoints::{Endpoint, Endpoints, Failure},
     error::ChainErrorKind,
     reply::{BlockReply, FeeHistoryReply, LogReply, ReceiptReply},
@@ -62,21 +62,14 @@ pub struct FeeFacts {
 pub struct Chain {
     chain_id: ChainId,
     pub(super) endpoints: Arc<Endpoints>,
-    shared_head: Arc<Mutex<Option<SharedHead>>>,
-}
-
-/// The newest block, as one of many callers asked for it.
-#[derive(Debug)]
-struct SharedHead {
-    asked_at: Instant,
-    block: Result<Arc<Block>, String>,
+    pub(super) assets: Assets,
 }
 
 impl Chain {
     /// Prepares the connections. Nothing is sent yet; see [`Chain::check`].
     pub fn new(options: &ChainOptions) -> Result<Self, ChainError> {
         let endpoints = Arc::new(Endpoints::new(options)?);
-        Ok(Self { chain_id: options.chain_id, endpoints, shared_head: Arc::default() })
+        Ok(Self { chain_id: options.chain_id, endpoints, assets: Assets::default() })
     }
 
     /// Which chain this is.
@@ -91,29 +84,11 @@ impl Chain {
             || "read the latest block".to_owned(),
             |endpoint| async move {
                 let block = endpoint.newest_block().await?;
-                endpoints.note_head(&endpoint, &block);
+                endpoints.note_head(&endpoint, block.number, block.timestamp);
                 Ok(block)
             },
         )
         .await
-    }
-
-    /// The newest block, asked for once by all who wait for it: an answer is good for everybody who came
-    /// before the question.
-    pub async fn shared_latest_block(&self) -> Result<Arc<Block>, ChainError> {
-        let came_at = Instant::now();
-        let mut head = self.shared_head.lock().await;
-        if let Some(shared) = head.as_ref().filter(|shared| shared.asked_at >= came_at) {
-            return shared
-                .block
-                .clone()
-                .map_err(|reason| self.unusable("read the latest block".to_owned(), reason));
-        }
-        let asked_at = Instant::now();
-        let answer = self.latest_block().await.map(Arc::new);
-        let block = answer.as_ref().map(Arc::clone).map_err(ToString::to_string);
-        *head = Some(SharedHead { asked_at, block });
-        answer
     }
 
     /// The canonical block of that height, or `None` if there is none yet.

@@ -23,8 +23,9 @@ use crate::{
 };
 
 use super::{
-    Block, ChainOptions,
+    ChainOptions,
     error::{ChainError, ChainErrorKind, EndpointName},
+    lens::LensState,
     standing::{Fitness, Head, Standings},
 };
 
@@ -38,6 +39,7 @@ pub(super) struct Endpoint {
     pub(super) index: usize,
     pub(super) name: EndpointName,
     pub(super) rpc: RpcClient,
+    pub(super) lens: LensState,
     chain_id: ChainId,
 }
 
@@ -69,7 +71,8 @@ impl Endpoint {
             .build()
             .map_err(|e| unusable(e.without_url().to_string()))?;
         let rpc = RpcClient::new(Http::with_client(http, url), true);
-        let endpoint = Self { index, name, rpc, chain_id: options.chain_id };
+        let endpoint =
+            Self { index, name, rpc, lens: LensState::default(), chain_id: options.chain_id };
         endpoint.tell_fitness(Fitness::Unidentified);
         Ok(endpoint)
     }
@@ -94,11 +97,11 @@ impl Endpoint {
     }
 
     /// Refuses an `eth_chainId` of another chain.
-    pub(super) fn expect_chain(&self, answered: U64) -> Result<(), ChainErrorKind> {
-        if answered.to::<u64>() == self.chain_id.eip155() {
+    pub(super) fn expect_chain(&self, answered: u64) -> Result<(), ChainErrorKind> {
+        if answered == self.chain_id.eip155() {
             return Ok(());
         }
-        Err(ChainErrorKind::OtherChain(answered.to()))
+        Err(ChainErrorKind::OtherChain(answered))
     }
 
     fn tell_fitness(&self, fitness: Fitness) {
@@ -212,7 +215,7 @@ impl Endpoints {
     /// Asks an endpoint which chain it is of, and remembers.
     pub(super) async fn identify(&self, endpoint: &Endpoint) -> Result<(), ChainErrorKind> {
         let answered: Result<U64, _> = endpoint.call("eth_chainId", ()).await;
-        let identified = answered.and_then(|answered| endpoint.expect_chain(answered));
+        let identified = answered.and_then(|answered| endpoint.expect_chain(answered.to()));
         match &identified {
             Ok(()) => {
                 self.note(endpoint, |standings| {
@@ -242,10 +245,10 @@ impl Endpoints {
     }
 
     /// Remembers the newest block that an endpoint told of.
-    pub(super) fn note_head(&self, endpoint: &Endpoint, block: &Block) {
-        let age_seconds = (self.clock)().seconds().saturating_sub(block.timestamp.seconds());
+    pub(super) fn note_head(&self, endpoint: &Endpoint, number: u64, time: UnixTime) {
+        let age_seconds = (self.clock)().seconds().saturating_sub(time.seconds());
         let is_stale = self.head_age_max.is_some_and(|max| age_seconds > max.as_secs());
-        let head = Head { number: block.number, is_stale };
+        let head = Head { number, is_stale };
         self.note(endpoint, |standings| {
             standings.note_head(endpoint.index, head, Instant::now());
         });

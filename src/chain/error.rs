@@ -68,6 +68,11 @@ pub enum ChainErrorKind {
     /// The answer does not have the shape or content it must have.
     #[error("{0}")]
     Unusable(String),
+    /// The endpoint cannot run the lens.
+    #[error(
+        "the endpoint takes the verification lens neither by state override nor as creation code: {0}"
+    )]
+    NoLens(String),
     /// The endpoint is of another chain.
     #[error("the endpoint is of eip155:{0}")]
     OtherChain(u64),
@@ -93,6 +98,7 @@ impl ChainErrorKind {
             Self::Rpc(
                 RpcError::Transport(_) | RpcError::DeserError { .. } | RpcError::NullResp,
             )
+            | Self::NoLens(_)
             | Self::OtherChain(_) => true,
             Self::Rpc(
                 RpcError::UnsupportedFeature(_)
@@ -156,7 +162,7 @@ pub(super) fn execution_failure(error: &RpcError<TransportErrorKind>) -> Option<
     ran.then(|| revert_text(response.as_revert_data().as_ref(), &response.message))
 }
 
-fn revert_text(data: Option<&Bytes>, message: &str) -> String {
+pub(super) fn revert_text(data: Option<&Bytes>, message: &str) -> String {
     const MAX_TEXT_CHARS: usize = 300;
     let decoded = data.and_then(|data| alloy::sol_types::decode_revert_reason(data));
     let text = decoded.as_deref().unwrap_or(message);

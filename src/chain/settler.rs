@@ -4,8 +4,7 @@
 use std::sync::LazyLock;
 
 use alloy::{
-    primitives::{Address, B256, Bytes, TxKind, U256, address},
-    rpc::types::TransactionRequest,
+    primitives::{Address, B256, Bytes, U256, address},
     sol,
     sol_types::SolCall,
 };
@@ -105,30 +104,6 @@ impl Chain {
     /// Whether the settler can be deployed: the deployer is a contract of the chain.
     pub async fn has_deployer(&self) -> Result<bool, ChainError> {
         Ok(!self.code(DEPLOYER).await?.is_empty())
-    }
-
-    /// Which of `calls` would succeed, made in their order in the newest block. A call with its `false`
-    /// may succeed alone: this is a sieve, not a verdict.
-    pub async fn try_calls(
-        &self,
-        calls: &[BatchCall],
-        gas_limit: u64,
-    ) -> Result<Vec<bool>, ChainError> {
-        let operation = || format!("try {} calls", calls.len());
-        let request = TransactionRequest {
-            to: Some(TxKind::Call(MULTICALL3)),
-            gas: Some(gas_limit),
-            input: aggregate3(calls).into(),
-            ..TransactionRequest::default()
-        };
-        let answer: Bytes = self.call(operation, "eth_call", (request, "latest")).await?;
-        let results = Multicall3::aggregate3Call::abi_decode_returns(&answer)
-            .map_err(|error| self.unusable(operation(), error.to_string()))?;
-        if results.len() != calls.len() {
-            let what = format!("{} of {} calls were answered", results.len(), calls.len());
-            return Err(self.unusable(operation(), what));
-        }
-        Ok(results.into_iter().map(|result| result.success).collect())
     }
 }
 

@@ -67,7 +67,7 @@ impl Chain {
         if endpoints.is_identified(endpoint)
             && let Ok(block) = endpoints.note_outcome(endpoint, endpoint.newest_block().await)
         {
-            endpoints.note_head(endpoint, &block);
+            endpoints.note_head(endpoint, block.number, block.timestamp);
         }
     }
 

@@ -17,10 +17,13 @@ sol! {
     /// EIP-3009 and ERC-20 as Circle's `FiatTokenV2_2` has them.
     interface Token {
         function transferWithAuthorization(address from, address to, uint256 value, uint256 validAfter, uint256 validBefore, bytes32 nonce, uint8 v, bytes32 r, bytes32 s);
+        function transferWithAuthorization(address from, address to, uint256 value, uint256 validAfter, uint256 validBefore, bytes32 nonce, bytes signature);
         function authorizationState(address authorizer, bytes32 nonce) returns (bool);
         function balanceOf(address account) returns (uint256);
         function name() returns (string);
         function version() returns (string);
+        function decimals() returns (uint8);
+        function DOMAIN_SEPARATOR() returns (bytes32);
 
         event AuthorizationUsed(address indexed authorizer, bytes32 indexed nonce);
         event AuthorizationCanceled(address indexed authorizer, bytes32 indexed nonce);
@@ -35,9 +38,10 @@ sol! {
 /// that needs more is refused at `/verify` and never costs a revert.
 pub const TRANSFER_GAS_LIMIT: u64 = 200_000;
 
-/// The calldata that settles `authorization`, in the overload that USDC runs cheapest.
+/// The calldata that settles `authorization` by the payer's own key, in the overload that USDC runs
+/// cheapest. The lens makes the same.
 pub fn transfer_calldata(authorization: &Authorization, signature: &EcdsaSignature) -> Bytes {
-    let call = Token::transferWithAuthorizationCall {
+    let call = Token::transferWithAuthorization_0Call {
         from: authorization.payer,
         to: authorization.payee,
         value: authorization.amount.base_units(),
@@ -47,6 +51,21 @@ pub fn transfer_calldata(authorization: &Authorization, signature: &EcdsaSignatu
         v: signature.v(),
         r: signature.r(),
         s: signature.s(),
+    };
+    call.abi_encode().into()
+}
+
+/// The calldata that settles `authorization` by the word of the payer's contract (ERC-1271), which sees
+/// `signature` as it is. The lens makes the same.
+pub fn contract_transfer_calldata(authorization: &Authorization, signature: &Bytes) -> Bytes {
+    let call = Token::transferWithAuthorization_1Call {
+        from: authorization.payer,
+        to: authorization.payee,
+        value: authorization.amount.base_units(),
+        validAfter: authorization.valid_after,
+        validBefore: authorization.valid_before,
+        nonce: *authorization.nonce.as_bytes(),
+        signature: signature.clone(),
     };
     call.abi_encode().into()
 }

@@ -23,6 +23,8 @@ pub enum AmountError {
 impl Amount {
     /// No tokens.
     pub const ZERO: Self = Self(U256::ZERO);
+    /// The largest amount.
+    pub const MAX: Self = Self(U256::MAX);
 
     /// Parses the wire form: one or more ASCII digits, without sign, point or separator.
     pub fn parse(text: &str) -> Result<Self, AmountError> {

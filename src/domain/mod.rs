@@ -26,8 +26,8 @@ pub use chain_id::{ChainId, ChainIdError};
 pub use evidence::Evidence;
 pub use identity::{ApiKeyId, IdempotencyKey, InvalidIdempotencyKey, KeyMode, MerchantId};
 pub use payment::{
-    Accepted, Authorization, AuthorizationNonce, Payment, PaymentRequest, Requirements, Scheme,
-    TokenDomain, X402Version,
+    Accepted, Authorization, AuthorizationNonce, PayerKind, Payment, PaymentRequest, Requirements,
+    Scheme, TokenDomain, X402Version,
 };
 pub use reason::{InvalidReason, Refusal};
 pub use settlement::{Depth, SettlementId, SettlementStatus, UnknownDepth, UnknownStatus};

@@ -132,6 +132,35 @@ pub struct Payment {
     pub signature: Bytes,
 }
 
+/// What a payer is, and so what judges its signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PayerKind {
+    /// An account without code: the token recovers its key.
+    Key,
+    /// An account with code, an EIP-7702 delegated one included: the token asks it (ERC-1271).
+    Contract,
+    /// A wallet that a factory deploys just before the payment (ERC-6492).
+    Counterfactual,
+}
+
+impl PayerKind {
+    /// The word in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Contract => "contract",
+            Self::Counterfactual => "counterfactual",
+        }
+    }
+
+    /// The kind with that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Key, Self::Contract, Self::Counterfactual]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+    }
+}
+
 /// One question to `/verify` or `/settle`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PaymentRequest {

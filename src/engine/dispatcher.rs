@@ -18,10 +18,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     chain::{
         BatchCall, BlockId, BlockNumberOrTag, Carrier, FeeFacts, SendAnswer, TRANSFER_GAS_LIMIT,
-        settler_deployment, transfer_calldata,
+        settler_deployment,
     },
     db::During,
-    domain::SettlementId,
+    domain::{PayerKind, SettlementId},
     faults::{Defect, crash_point, has_defect, panic_point},
     ledger::{self, Settlement},
     telemetry::causes,
@@ -29,13 +29,15 @@ use crate::{
 
 use super::{
     Engine, EngineError,
+    calls::calls_of,
     desk::{Account, Desk, Hold, Market},
     outcomes,
     policy::{
         batch::{Room, Waiting, company_after, plan},
         fees::{self, Fees},
         gas::{
-            CANCEL_GAS_LIMIT, ITEM_GAS_CAP, batch_gas_limit, deploy_gas_limit, full_transactions,
+            CANCEL_GAS_LIMIT, batch_gas_limit, call_gas_limit, deploy_gas_limit, full_transactions,
+            item_gas,
         },
         nonce::{NonceFacts, NonceFinding, judge},
         stuck::{Remedy, Stuck, remedy},
@@ -423,6 +425,7 @@ impl Engine {
                 n_together_max: self.options.n_together_max,
                 n_transactions: n_free,
                 n_retries: n_retries.saturating_sub(n_retrying),
+                caps_items: self.settler_seen_at.load(Ordering::Relaxed) != 0,
             };
             if n_free == 0 {
                 return Ok(());
@@ -467,9 +470,12 @@ impl Engine {
         let settlements = self.sieve(desk, queued, settlements).await?;
         let waiting: Vec<Waiting> = settlements
             .iter()
-            .map(|(queued, settlement)| Waiting {
-                n_together_max: queued.n_together_max,
-                n_bytes: item(settlement).n_bytes(),
+            .map(|(queued, settlement)| {
+                let calls = calls_of(settlement);
+                let n_bytes = calls.iter().map(BatchCall::n_bytes).sum();
+                let gas = calls.iter().map(|call| item_gas(call.gas_cap, call.n_bytes())).sum();
+                let n_together_max = queued.n_together_max;
+                Waiting { n_together_max, runs_code: queued.runs_code, n_bytes, gas }
             })
             .collect();
         let mut n_sent = 0_usize;
@@ -479,7 +485,7 @@ impl Engine {
                 .iter()
                 .filter_map(|index| settlements.get(*index).map(|(_, settlement)| settlement))
                 .collect();
-            let is_retry = batch.n_together_max.is_some();
+            let is_retry = batch.is_apart();
             match self.send_batch(desk, step, &carried, is_retry).await? {
                 Sent::Yes => n_sent = n_sent.saturating_add(carried.len()),
                 Sent::SetApart => (),
@@ -499,8 +505,8 @@ impl Engine {
     ) -> Result<Sent, EngineError> {
         let settlement_ids: Vec<SettlementId> =
             carried.iter().map(|settlement| settlement.settlement_id).collect();
-        let carrier = match carried.len() {
-            1 => None,
+        let carrier = match carried {
+            [only] if only.payer_kind != PayerKind::Counterfactual => None,
             _ => Some(self.carrier(desk, step).await?),
         };
         let purpose = if is_retry { Purpose::Retry } else { Purpose::Pay };
@@ -703,26 +709,26 @@ impl Engine {
     }
 }
 
-/// A settlement as an item of a batch.
-pub(super) fn item(settlement: &Settlement) -> BatchCall {
-    BatchCall {
-        target: settlement.asset,
-        data: transfer_calldata(&settlement.authorization, &settlement.signature),
-        gas_cap: ITEM_GAS_CAP,
-    }
-}
-
 /// The call that pays `carried`: straight to the token for one, through a carrier for several.
 fn draft(carried: &[&Settlement], carrier: Option<Carrier>, purpose: Purpose) -> Draft {
     for settlement in carried {
         panic_point(&settlement.authorization.nonce.as_bytes().0);
     }
-    let calls: Vec<BatchCall> = carried.iter().map(|settlement| item(settlement)).collect();
+    let calls: Vec<BatchCall> =
+        carried.iter().flat_map(|settlement| calls_of(settlement)).collect();
     let (to, data, gas_limit) = match (calls.as_slice(), carrier) {
-        ([only], None) => (only.target, only.data.clone(), TRANSFER_GAS_LIMIT),
+        ([only], None) => {
+            let runs_code = carried.iter().any(|settlement| settlement.runs_code());
+            let gas_limit = match runs_code {
+                true => call_gas_limit(&only.data, only.gas_cap),
+                false => TRANSFER_GAS_LIMIT,
+            };
+            (only.target, only.data.clone(), gas_limit)
+        }
         (calls, carrier) => {
             let (to, data) = carrier.unwrap_or(Carrier::Settler).call(calls);
-            let gas_limit = batch_gas_limit(&data, calls.len());
+            let gas_caps: Vec<u64> = calls.iter().map(|call| call.gas_cap).collect();
+            let gas_limit = batch_gas_limit(&data, &gas_caps);
             (to, data, gas_limit)
         }
     };

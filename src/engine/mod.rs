@@ -17,6 +17,7 @@
     )
 )]
 
+mod calls;
 mod defects;
 mod desk;
 mod dispatcher;

@@ -2,7 +2,7 @@
 //! while ago.
 
 use crate::{
-    chain::{BatchCall, Block},
+    chain::{Block, BlockId, Question},
     db::During,
     domain::{SettlementId, SettlementStatus},
     faults::crash_point,
@@ -12,10 +12,11 @@ use crate::{
 
 use super::{
     Engine, EngineError,
+    calls::question,
     desk::Desk,
-    dispatcher::{NOT_NOW_DELAY, item},
+    dispatcher::NOT_NOW_DELAY,
     outcomes,
-    policy::gas::batch_gas_limit,
+    policy::verdict::by_snapshot,
     store::{self, Queued},
     verdict::{Verdict, examine},
 };
@@ -39,10 +40,10 @@ impl Engine {
                 kept.push((*queued, settlement));
             }
         }
-        let stale: Vec<BatchCall> = kept
+        let stale: Vec<&Settlement> = kept
             .iter()
             .filter(|(queued, _)| !queued.is_fresh)
-            .map(|(_, settlement)| item(settlement))
+            .map(|(_, settlement)| settlement)
             .collect();
         if stale.is_empty() {
             return Ok(kept);
@@ -50,13 +51,7 @@ impl Engine {
         let succeeds = match stale.len() {
             // One is looked into at once.
             1 => vec![false],
-            n => match self.chain.try_calls(&stale, batch_gas_limit(&[], n)).await {
-                Ok(succeeds) => succeeds,
-                Err(error) => {
-                    tracing::warn!(error = causes(&error), "could not try a batch");
-                    vec![false; n]
-                }
-            },
+            _ => self.glance(&stale).await,
         };
         crash_point("preflight.after");
         let (mut tried, mut n_examined) = (succeeds.into_iter(), 0_usize);
@@ -74,6 +69,26 @@ impl Engine {
             payable.push((queued, settlement));
         }
         Ok(payable)
+    }
+
+    /// Which of `stale` the newest block would pay. A `false` may be payable all the same: this is a sieve,
+    /// not a verdict.
+    async fn glance(&self, stale: &[&Settlement]) -> Vec<bool> {
+        let questions: Vec<Question> =
+            stale.iter().map(|settlement| question(settlement)).collect();
+        match self.chain.look(&questions, BlockId::latest()).await {
+            Ok(seen) => {
+                let judged = seen.iter().zip(stale).map(|(snapshot, settlement)| {
+                    let verdict = by_snapshot(settlement, snapshot, snapshot.block_time);
+                    verdict == Some(Verdict::Payable)
+                });
+                judged.collect()
+            }
+            Err(error) => {
+                tracing::warn!(error = causes(&error), "could not look at a batch");
+                vec![false; stale.len()]
+            }
+        }
     }
 
     /// Looks at an old claim once more before it is signed for. What proves it paid or unpayable is

@@ -2,13 +2,16 @@
 //! when an authorization expired, and before an old claim is signed for. `policy::verdict` decides.
 
 use crate::{
-    chain::{Block, Chain, ChainError},
+    chain::{Block, BlockId, Chain, ChainError},
     domain::Evidence,
     faults::{Defect, has_defect},
     ledger::Settlement,
 };
 
-use super::policy::verdict::{by_receipts, by_snapshot};
+use super::{
+    calls::question,
+    policy::verdict::{by_receipts, by_snapshot},
+};
 
 pub(super) use super::policy::verdict::Verdict;
 
@@ -22,10 +25,11 @@ pub(super) async fn examine(
     settlement: &Settlement,
     block: &Block,
 ) -> Result<Verdict, ChainError> {
-    let authorization = &settlement.authorization;
-    let snapshot =
-        chain.snapshot(block, settlement.asset, authorization, &settlement.signature).await?;
-    match by_snapshot(settlement, &snapshot, block.timestamp) {
+    let seen = chain.look(&[question(settlement)], BlockId::hash(block.hash)).await?;
+    let Some(snapshot) = seen.first() else {
+        return Err(chain.contradiction("a payment was looked at and not seen".to_owned()));
+    };
+    match by_snapshot(settlement, snapshot, block.timestamp) {
         Some(verdict) => Ok(verdict),
         None => used(chain, settlement, block).await,
     }

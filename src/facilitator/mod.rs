@@ -3,14 +3,15 @@
 //! Knows the order of things and who may be told what. Does not know HTTP, and never decides from a
 //! node's answer that a payment failed.
 
+mod coalesce;
 mod error;
 mod settle;
+mod verdicts;
 mod verify;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sqlx::PgPool;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{
     db,
@@ -19,17 +20,14 @@ use crate::{
     merchants::Caller,
     protocol::Supported,
     telemetry::causes,
+    verify::Factories,
 };
 
+use verdicts::Verdicts;
+
+pub use coalesce::Coalescer;
 pub use error::FacilitatorError;
 pub use settle::SettleOutcome;
-
-/// How many payments are verified at a time; each holds one call to a chain.
-const N_VERIFICATIONS_MAX: usize = 256;
-/// How many may wait for that; more are told to come back.
-const N_WAITING_VERIFICATIONS_MAX: usize = 4_096;
-/// How long they wait at most. Official clients give up after thirty seconds.
-const VERIFICATION_WAIT: Duration = Duration::from_secs(5);
 
 /// A chain that is served.
 #[derive(Debug, Clone)]
@@ -38,6 +36,24 @@ pub struct ServedChain {
     pub engine: Arc<Engine>,
     /// Which keys may use it.
     pub mode: KeyMode,
+    /// Whose wallets are deployed for payers.
+    pub factories: Factories,
+    /// The line of verifications.
+    verifications: Arc<Coalescer>,
+    verdicts: Arc<Verdicts>,
+}
+
+impl ServedChain {
+    /// What is served on the chain of `engine`. Somebody has to run its [`Self::verifications`].
+    pub fn new(engine: Arc<Engine>, mode: KeyMode, factories: Factories, pool: PgPool) -> Self {
+        let verifications = Arc::new(Coalescer::new(engine.chain().clone(), pool));
+        Self { engine, mode, factories, verifications, verdicts: Arc::default() }
+    }
+
+    /// The line of verifications.
+    pub fn verifications(&self) -> Arc<Coalescer> {
+        Arc::clone(&self.verifications)
+    }
 }
 
 /// Answers merchants. One per process.
@@ -47,15 +63,6 @@ pub struct Facilitator {
     chains: BTreeMap<ChainId, ServedChain>,
     outcomes: Outcomes,
     settle_wait: Duration,
-    verifications: Semaphore,
-    /// Places for those that wait for a verification or are in one.
-    admissions: Semaphore,
-}
-
-/// A place among the verifications, given back when it is dropped.
-struct VerificationPermit<'a> {
-    _admission: SemaphorePermit<'a>,
-    _verification: SemaphorePermit<'a>,
 }
 
 impl Facilitator {
@@ -66,9 +73,7 @@ impl Facilitator {
         outcomes: Outcomes,
         settle_wait: Duration,
     ) -> Self {
-        let verifications = Semaphore::const_new(N_VERIFICATIONS_MAX);
-        let admissions = Semaphore::const_new(N_VERIFICATIONS_MAX + N_WAITING_VERIFICATIONS_MAX);
-        Self { pool, chains, outcomes, settle_wait, verifications, admissions }
+        Self { pool, chains, outcomes, settle_wait }
     }
 
     /// What this facilitator does: every configured chain in both versions, whatever their health.
@@ -101,17 +106,6 @@ impl Facilitator {
             let message = format!("{chain_id} is not served here; served: {}", served.join(", "));
             Refusal::new(InvalidReason::Network, message)
         })
-    }
-
-    async fn verification_permit(&self) -> Result<VerificationPermit<'_>, FacilitatorError> {
-        let admission = self.admissions.try_acquire().map_err(|_| FacilitatorError::Busy)?;
-        let verification = tokio::time::timeout(VERIFICATION_WAIT, self.verifications.acquire());
-        match verification.await {
-            Ok(Ok(verification)) => {
-                Ok(VerificationPermit { _admission: admission, _verification: verification })
-            }
-            _ => Err(FacilitatorError::Busy),
-        }
     }
 }
 

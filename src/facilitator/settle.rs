@@ -19,10 +19,13 @@ use crate::{
     faults::{Defect, crash_point, has_defect},
     ledger::{self, Claim, ClaimOutcome, Settlement},
     merchants::Caller,
-    verify::{Verified, repeats, terms},
+    verify::{Verified, repeats, statement},
 };
 
-use super::{Facilitator, FacilitatorError, check_mode};
+use super::{
+    Facilitator, FacilitatorError, ServedChain, check_mode,
+    verify::{Verdict, read_books},
+};
 
 /// What came of a request to settle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,11 +96,7 @@ impl Facilitator {
         if let Some(earlier) = self.earlier_claim(caller, request, key).await? {
             return self.repeat(caller, request, key, &earlier, deadline).await;
         }
-        let verified = match terms(request, now) {
-            Ok(terms) => self.judge(chain, terms).await?,
-            Err(refusal) => Err(refusal),
-        };
-        let verified = match verified {
+        let verified = match self.verdict(chain, request, now).await? {
             Ok(verified) => verified,
             Err(refusal) => return Ok(SettleOutcome::Refused(refusal)),
         };
@@ -112,13 +111,23 @@ impl Facilitator {
             idempotency_key: key.cloned(),
             wait_for,
         };
-        if self.claim(&claim, &verified).await? {
-            tracing::info!(settlement.id = %settlement_id, "claimed a payment");
-            chain.engine.nudge();
-            let asker = if key.is_some() { Asker::KeyedClaimant } else { Asker::Unproven };
-            return self.wait(settlement_id, waiting, deadline, asker).await;
+        match self.claim(chain, &claim, &verified).await {
+            Ok(Ok(ClaimOutcome::Claimed)) => {
+                tracing::info!(settlement.id = %settlement_id, "claimed a payment");
+                chain.engine.nudge();
+                let asker = if key.is_some() { Asker::KeyedClaimant } else { Asker::Unproven };
+                return self.wait(settlement_id, waiting, deadline, asker).await;
+            }
+            Ok(Ok(ClaimOutcome::Taken)) => waiting.leave(),
+            Ok(Err(refusal)) => {
+                waiting.leave();
+                return Ok(SettleOutcome::Refused(refusal));
+            }
+            Err(error) => {
+                waiting.leave();
+                return Err(error);
+            }
         }
-        waiting.leave();
         match self.earlier_claim(caller, request, key).await? {
             Some(earlier) => self.repeat(caller, request, key, &earlier, deadline).await,
             // The key was taken by another payment between our look and our claim.
@@ -165,16 +174,59 @@ impl Facilitator {
         Ok(earlier)
     }
 
-    async fn claim(&self, claim: &Claim, verified: &Verified) -> Result<bool, FacilitatorError> {
-        let mut db = self.pool.begin().await.during("claim a settlement")?;
-        match ledger::claim(&mut db, claim, verified).await? {
-            ClaimOutcome::Claimed => {
+    /// The verdict on a payment: the one that was found by the newest block or the one before it, or a new
+    /// one.
+    async fn verdict(
+        &self,
+        chain: &ServedChain,
+        request: &PaymentRequest,
+        now: UnixTime,
+    ) -> Result<Verdict, FacilitatorError> {
+        let statement = match statement(request) {
+            Ok(statement) => statement,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if let Some(verified) = chain.verdicts.find(&statement.key())
+            && let Some(renewed) = verified.renewed(request, now)
+        {
+            metrics::counter!("quittance_verdicts_reused_total").increment(1);
+            return Ok(renewed.map(|()| verified));
+        }
+        let (verdict, _) = self.judge(chain, statement, now).await?;
+        Ok(verdict)
+    }
+
+    /// Makes the promise, if the payer's balance covers it beside its other promises. The payer's promises
+    /// are made one after the other: of two that only one is covered of, one is made.
+    async fn claim(
+        &self,
+        chain: &ServedChain,
+        claim: &Claim,
+        verified: &Verified,
+    ) -> Result<Result<ClaimOutcome, Refusal>, FacilitatorError> {
+        let mut books = None;
+        loop {
+            if let Some(books) = books.take()
+                && let Err(refusal) = self.covered(chain, verified, books).await?
+            {
+                return Ok(Err(refusal));
+            }
+            let mut db = self.pool.begin().await.during("claim a settlement")?;
+            ledger::hold_payer(&mut db, verified).await?;
+            let found = read_books(&mut db, chain, verified).await?;
+            if found.promised.claimed.is_none() && !found.cover(verified) {
+                // Looked into, and waited for, without holding the payer.
+                drop(db);
+                books = Some(found);
+                continue;
+            }
+            let outcome = ledger::claim(&mut db, claim, verified).await?;
+            if outcome == ClaimOutcome::Claimed {
                 crash_point("accept.before_commit");
                 db.commit().await.during("claim a settlement")?;
                 crash_point("accept.after_commit");
-                Ok(true)
             }
-            ClaimOutcome::Taken => Ok(false),
+            return Ok(Ok(outcome));
         }
     }
 
@@ -299,7 +351,9 @@ fn relation(
     key: Option<&IdempotencyKey>,
     earlier: &Settlement,
 ) -> Repetition {
-    if caller.merchant_id != earlier.merchant_id || !repeats(request, earlier.digest) {
+    if caller.merchant_id != earlier.merchant_id
+        || !repeats(request, earlier.digest, &earlier.signature)
+    {
         return Repetition::Stranger;
     }
     match (key, &earlier.idempotency_key) {

@@ -67,6 +67,7 @@ impl ApiError {
                 FacilitatorError::Chain(_)
                 | FacilitatorError::Db(_)
                 | FacilitatorError::Busy
+                | FacilitatorError::BooksBehind
                 | FacilitatorError::NotSentYet,
             ) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -86,6 +87,7 @@ impl ApiError {
                 FacilitatorError::Chain(_)
                 | FacilitatorError::Db(_)
                 | FacilitatorError::Busy
+                | FacilitatorError::BooksBehind
                 | FacilitatorError::NotSentYet,
             ) => match shape {
                 Shape::Verify => Code::UnexpectedVerifyError,

@@ -34,6 +34,20 @@ pub enum ClaimOutcome {
     Taken,
 }
 
+/// Holds the payer of `verified` until the database transaction ends, so that its promises of one asset are
+/// made one after the other. Only claims take this lock, and no claim takes two.
+pub async fn hold_payer(conn: &mut PgConnection, verified: &Verified) -> Result<(), DbError> {
+    let terms = verified.terms();
+    let requirements = terms.requirements();
+    let name =
+        format!("{}/{}/{}", requirements.chain_id, requirements.asset, terms.authorization().payer);
+    sqlx::query_scalar!("select pg_advisory_xact_lock(hashtextextended($1, 0))", name)
+        .execute(conn)
+        .await
+        .during("hold a payer")?;
+    Ok(())
+}
+
 /// Records the promise to settle `verified`: the settlement, its pending entry and its first event.
 pub async fn claim(
     conn: &mut PgConnection,
@@ -51,10 +65,10 @@ pub async fn claim(
             insert into settlement (settlement_id, merchant_id, api_key_id, x402_version, scheme,
                 chain_id, asset, payer, payee, amount, valid_after, valid_before,
                 authorization_nonce, signature, token_name, token_version, digest, resource,
-                verified_block, idempotency_key, wait_for, answer_held_until)
+                verified_block, idempotency_key, wait_for, payer_kind, simulated_gas, answer_held_until)
             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric,
-                $12::text::numeric, $13, $14, $15, $16, $17, $18, $19, $20, $21,
-                now() + make_interval(secs => $22))
+                $12::text::numeric, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
+                now() + make_interval(secs => $24))
             on conflict do nothing
             returning settlement_id, payer, payee, chain_id, asset, amount),
         opened as (
@@ -78,7 +92,7 @@ pub async fn claim(
         authorization.valid_after.to_string(),
         authorization.valid_before.to_string(),
         authorization.nonce.as_bytes().as_slice(),
-        terms.signature().to_bytes(),
+        terms.wire_signature().as_ref(),
         terms.token_domain().name,
         terms.token_domain().version,
         digest.as_slice(),
@@ -86,6 +100,8 @@ pub async fn claim(
         db::height(verified.block_number())?,
         claim.idempotency_key.as_ref().map(IdempotencyKey::as_str),
         claim.wait_for.as_str(),
+        verified.payer_kind().as_str(),
+        i64::try_from(verified.gas_used()).unwrap_or(i64::MAX),
         ANSWER_RIGHT.as_secs_f64(),
     )
     .execute(conn)

@@ -26,7 +26,7 @@ pub use answer::{
     ANSWER_RIGHT, decided, hand_out_success, release_answer_rights, renew_answer_rights,
     take_answer_right,
 };
-pub use claim::{Claim, ClaimOutcome, claim};
+pub use claim::{Claim, ClaimOutcome, claim, hold_payer};
 pub use entry::{GasShare, post_gas, reverse_gas};
 pub use promised::{PromiseKey, Promised, Promises, promised};
 pub use settlement::{

@@ -1,17 +1,16 @@
 //! One row of `settlement`, read into domain types.
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, Bytes};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
     db::{self, DbError, During},
     domain::{
-        Accepted, Authorization, ChainId, IdempotencyKey, InvalidReason, MerchantId, Payment,
-        PaymentRequest, Refusal, Requirements, Scheme, SettlementId, SettlementStatus, TokenDomain,
-        X402Version,
+        Accepted, Authorization, ChainId, IdempotencyKey, InvalidReason, MerchantId, PayerKind,
+        Payment, PaymentRequest, Refusal, Requirements, Scheme, SettlementId, SettlementStatus,
+        TokenDomain, X402Version,
     },
-    verify::EcdsaSignature,
 };
 
 /// A promise to settle one payment, and where it stands.
@@ -29,8 +28,12 @@ pub struct Settlement {
     pub asset: Address,
     /// What was signed.
     pub authorization: Authorization,
-    /// By whom.
-    pub signature: EcdsaSignature,
+    /// The signature, ERC-6492 wrapper included.
+    pub signature: Bytes,
+    /// What the payer was when it was verified, and so who judges the signature.
+    pub payer_kind: PayerKind,
+    /// The gas that the settlement call used then, the deployment of the payer's wallet included.
+    pub simulated_gas: u64,
     /// In which domain.
     pub token_domain: TokenDomain,
     /// The EIP-712 digest of it all.
@@ -52,6 +55,11 @@ pub struct Settlement {
 }
 
 impl Settlement {
+    /// Whether code of the payer's runs when it is paid.
+    pub fn runs_code(&self) -> bool {
+        self.payer_kind != PayerKind::Key
+    }
+
     /// The payment as a question again, so that `verify` can judge it at a later block.
     pub fn request(&self) -> PaymentRequest {
         PaymentRequest {
@@ -59,7 +67,7 @@ impl Settlement {
             payment: Payment {
                 accepted: Accepted { scheme: Some(Scheme::Exact), chain_id: Some(self.chain_id) },
                 authorization: self.authorization,
-                signature: self.signature.to_bytes().into(),
+                signature: self.signature.clone(),
             },
             requirements: Requirements {
                 scheme: Scheme::Exact,
@@ -98,7 +106,8 @@ pub async fn settlements(
         r#"
         select settlement_id, merchant_id, x402_version, chain_id, asset, payer, payee,
             amount::text as "amount!", valid_after::text as "valid_after!",
-            valid_before::text as "valid_before!", authorization_nonce, signature, token_name,
+            valid_before::text as "valid_before!", authorization_nonce, signature, payer_kind,
+            simulated_gas, token_name,
             token_version, digest, verified_block, status, failure_reason, failure_message,
             n_transactions, transaction_hash, idempotency_key,
             answered_at is not null as "is_answered!"
@@ -170,6 +179,8 @@ struct Row {
     valid_before: String,
     authorization_nonce: Vec<u8>,
     signature: Vec<u8>,
+    payer_kind: String,
+    simulated_gas: i64,
     token_name: String,
     token_version: String,
     digest: Vec<u8>,
@@ -218,8 +229,10 @@ impl TryFrom<Row> for Settlement {
                 valid_before: db::u256(&row.valid_before)?,
                 nonce: db::authorization_nonce(&row.authorization_nonce)?,
             },
-            signature: EcdsaSignature::parse(&row.signature)
-                .ok_or_else(|| unreadable("signature"))?,
+            payer_kind: PayerKind::parse(&row.payer_kind)
+                .ok_or_else(|| unreadable("payer_kind"))?,
+            simulated_gas: db::number(row.simulated_gas)?,
+            signature: row.signature.into(),
             digest: db::hash(&row.digest)?,
             verified_block: db::number(row.verified_block)?,
             status: SettlementStatus::parse(&row.status).map_err(|_| unreadable("status"))?,

@@ -21,5 +21,5 @@ mod terms;
 
 pub use against::{ChainSnapshot, Simulation, Verified, against};
 pub use digest::authorization_digest;
-pub use signature::{EcdsaSignature, SignatureForm};
-pub use terms::{MINING_MARGIN, Terms, repeats, terms};
+pub use signature::{Consent, Deployment, EcdsaSignature, Factories, Unwrapped};
+pub use terms::{MINING_MARGIN, PaymentKey, Statement, Terms, repeats, statement, terms};

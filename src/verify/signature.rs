@@ -1,8 +1,11 @@
 //! Signature forms, and who made one.
 
+use std::collections::BTreeSet;
+
 use alloy::{
     consensus::crypto::secp256k1::recover_signer_unchecked,
-    primitives::{Address, B256, Signature, U256, b256},
+    primitives::{Address, B256, Bytes, Signature, U256, address, b256},
+    sol_types::SolValue,
 };
 
 /// The 32 bytes that end an ERC-6492 signature of a wallet that is not deployed yet.
@@ -13,29 +16,104 @@ const ERC6492_MAGIC: B256 =
 const HALF_ORDER: U256 =
     U256::from_limbs([0xdfe9_2f46_681b_20a0, 0x5d57_6e73_57a4_501d, u64::MAX, u64::MAX >> 1]);
 
-/// What the bytes of a signature look like, before anything is checked with them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SignatureForm {
-    /// `r ‖ s ‖ v`, the form an externally owned account makes.
-    Ecdsa(EcdsaSignature),
-    /// Wrapped for a wallet that a factory has yet to deploy.
-    Erc6492,
-    /// Anything else. A contract might accept it; no externally owned account made it.
-    Other,
+/// The call that deploys the payer's wallet (ERC-6492).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Deployment {
+    /// The contract that deploys it.
+    pub factory: Address,
+    /// What the factory is asked.
+    pub calldata: Bytes,
 }
 
-impl SignatureForm {
-    /// Tells the form from the bytes.
-    pub fn of(bytes: &[u8]) -> Self {
-        if bytes.ends_with(ERC6492_MAGIC.as_slice()) {
-            return Self::Erc6492;
+/// A signature out of its wrapper, if it had one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Unwrapped {
+    /// What the token is shown.
+    pub signature: Bytes,
+    /// How the wallet that judges it comes to be, if it is not there yet.
+    pub deployment: Option<Deployment>,
+}
+
+impl Unwrapped {
+    /// Takes the ERC-6492 wrapper off: `abi.encode(factory, calldata, signature)` and 32 magic bytes. A
+    /// deployment counts only if it names a factory and asks something of it, as in npm `@x402/evm`
+    /// 2.27.0 (`src/shared/verifySignature.ts`). What only ends like a wrapper is a signature as it is.
+    pub fn of(bytes: &Bytes) -> Self {
+        let wrapped = bytes.strip_suffix(ERC6492_MAGIC.as_slice());
+        let decoded =
+            wrapped.and_then(|wrapped| <(Address, Bytes, Bytes)>::abi_decode_params(wrapped).ok());
+        match decoded {
+            None => Self { signature: bytes.clone(), deployment: None },
+            Some((factory, calldata, signature)) => {
+                let is_one = !factory.is_zero() && !calldata.is_empty();
+                let deployment = is_one.then_some(Deployment { factory, calldata });
+                Self { signature, deployment }
+            }
         }
-        EcdsaSignature::parse(bytes).map_or(Self::Other, Self::Ecdsa)
+    }
+}
+
+/// The factories whose wallets are served before they are deployed: we call them, and pay for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Factories(BTreeSet<Address>);
+
+impl Factories {
+    /// Coinbase Smart Wallet 1 and 1.1 (npm viem `toCoinbaseSmartAccount`), and Safe's proxy factories
+    /// 1.3.0, its EIP-155 deployment, and 1.4.1 (npm `@safe-global/safe-deployments`).
+    pub const DEFAULT: [Address; 5] = [
+        address!("0ba5ed0c6aa8c49038f819e587e2633c4a9f428a"),
+        address!("ba5ed110efdba3d005bfc882d75358acbbb85842"),
+        address!("a6b71e26c5e0845f74c812102ca7114b6a896ab2"),
+        address!("c22834581ebc8527d974f8a1c97e1bea4ef910bc"),
+        address!("4e1dcf7ad4e460cfd30791ccc4f9c8a4f820ec67"),
+    ];
+
+    /// Those and no others.
+    pub fn of(addresses: impl IntoIterator<Item = Address>) -> Self {
+        Self(addresses.into_iter().collect())
+    }
+
+    /// Whether it may be called.
+    pub fn allow(&self, factory: Address) -> bool {
+        self.0.contains(&factory)
+    }
+}
+
+impl Default for Factories {
+    fn default() -> Self {
+        Self::of(Self::DEFAULT)
+    }
+}
+
+/// By what the token learns that the payer agreed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Consent {
+    /// The payer's own key signed: the token recovers it.
+    Key(EcdsaSignature),
+    /// The code at the payer's address says so (ERC-1271), once it is there.
+    Contract(Unwrapped),
+}
+
+impl Consent {
+    /// The signature that the token is shown.
+    pub fn signature(&self) -> Bytes {
+        match self {
+            Self::Key(signature) => signature.to_bytes().into(),
+            Self::Contract(unwrapped) => unwrapped.signature.clone(),
+        }
+    }
+
+    /// The call that comes before the payment's, if one does.
+    pub const fn deployment(&self) -> Option<&Deployment> {
+        match self {
+            Self::Key(_) => None,
+            Self::Contract(unwrapped) => unwrapped.deployment.as_ref(),
+        }
     }
 }
 
 /// A 65-byte signature whose last byte is 27 or 28, as USDC wants it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EcdsaSignature {
     r: U256,
     s: U256,
@@ -97,9 +175,12 @@ impl EcdsaSignature {
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::{U256, uint};
+    use alloy::{
+        primitives::{Address, Bytes, U256, uint},
+        sol_types::SolValue,
+    };
 
-    use super::{EcdsaSignature, HALF_ORDER, SignatureForm};
+    use super::{Deployment, EcdsaSignature, HALF_ORDER, Unwrapped};
 
     const ORDER: U256 =
         uint!(0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141_U256);
@@ -133,15 +214,35 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_told_apart() {
-        let mut wrapped = signature(U256::from(1), 27);
-        wrapped.extend([0x64, 0x92].repeat(16));
-        assert_eq!(SignatureForm::of(&wrapped), SignatureForm::Erc6492);
-        for bytes in [&[][..], &[0; 64], &[0; 66]] {
-            assert_eq!(SignatureForm::of(bytes), SignatureForm::Other, "{} bytes", bytes.len());
+    fn a_wrapper_is_taken_off_and_what_only_looks_like_one_is_left() {
+        let inner = Bytes::from(signature(U256::from(1), 27));
+        let factory = Address::repeat_byte(7);
+        let wrap = |factory: Address, calldata: Bytes| {
+            let mut bytes = (factory, calldata, inner.clone()).abi_encode_params();
+            bytes.extend([0x64, 0x92].repeat(16));
+            Bytes::from(bytes)
+        };
+        let calldata = Bytes::from_static(&[1, 2, 3]);
+        let deployment = Deployment { factory, calldata: calldata.clone() };
+        for (bytes, deployment) in [
+            (wrap(factory, calldata.clone()), Some(deployment)),
+            (wrap(factory, Bytes::new()), None),
+            (wrap(Address::ZERO, calldata), None),
+            (inner.clone(), None),
+        ] {
+            let expected = Unwrapped { signature: inner.clone(), deployment };
+            assert_eq!(Unwrapped::of(&bytes), expected, "{bytes}");
         }
-        let plain = signature(U256::from(1), 28);
-        assert!(matches!(SignatureForm::of(&plain), SignatureForm::Ecdsa(_)));
-        assert_eq!(EcdsaSignature::parse(&plain).unwrap().to_bytes(), plain);
+        let lookalike = Bytes::from([0x64, 0x92].repeat(16));
+        assert_eq!(Unwrapped::of(&lookalike).signature, lookalike);
+    }
+
+    #[test]
+    fn a_parsed_signature_is_written_with_27_or_28() {
+        let (given, written) = (signature(U256::from(1), 1), signature(U256::from(1), 28));
+        assert_eq!(EcdsaSignature::parse(&given).unwrap().to_bytes(), written);
+        for n_bytes in [0, 64, 66] {
+            assert_eq!(EcdsaSignature::parse(&vec![0; n_bytes]), None, "{n_bytes} bytes");
+        }
     }
 }

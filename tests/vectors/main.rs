@@ -1,7 +1,7 @@
 //! Every vector gets its verdict: raw JSON in, raw JSON out, the chain's facts from the vector.
 //!
-//! `vectors.json` holds those of the project's reference vectors that need no contract to judge a
-//! signature. Their digests and signatures were made with viem and checked with eth-account.
+//! `vectors.json` holds those of the project's reference vectors that are of `exact` with EIP-3009, with
+//! payers of every kind. Their digests and signatures were made with viem and checked with eth-account.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +15,7 @@ use quittance::{
         Amount, Authorization, InvalidReason, PaymentRequest, Refusal, TokenDomain, UnixTime,
     },
     protocol::{Code, ParseError, VerifyAnswer, parse_request},
-    verify::{ChainSnapshot, Simulation, against, authorization_digest, terms},
+    verify::{ChainSnapshot, Factories, Simulation, against, authorization_digest, terms},
 };
 use serde_json::{Value, json};
 
@@ -89,11 +89,11 @@ fn a_valid_payment_carries_the_digest_that_was_signed() {
     let valid = |vector: &&Value| vector["expect"]["verify"] == "valid";
     let mut n_valid = 0;
     for vector in file["vectors"].as_array().unwrap().iter().filter(valid) {
-        let terms = terms(&request(vector), now).unwrap();
+        let terms = terms(&request(vector), now, &factories(vector)).unwrap();
         assert_eq!(json!(terms.digest()), vector["digest"], "{}", vector["id"]);
         n_valid += 1;
     }
-    assert_eq!(n_valid, 6);
+    assert_eq!(n_valid, 10);
 }
 
 #[test]
@@ -122,10 +122,15 @@ fn verdict(vector: &Value, now: UnixTime) -> VerifyAnswer {
     };
     let payer = request.payment.authorization.payer;
     let snapshot = snapshot(&vector["chainState"], &request);
-    match terms(&request, now).and_then(|terms| against(terms, &snapshot)) {
+    match terms(&request, now, &factories(vector)).and_then(|terms| against(terms, &snapshot)) {
         Ok(_) => VerifyAnswer::valid(payer),
         Err(Refusal { reason, message }) => VerifyAnswer::invalid(reason, message, Some(payer)),
     }
+}
+
+fn factories(vector: &Value) -> Factories {
+    let named = vector["factories"].as_array().cloned().unwrap_or_default();
+    Factories::of(named.iter().map(|address| address.as_str().unwrap().parse().unwrap()))
 }
 
 fn request(vector: &Value) -> PaymentRequest {
@@ -138,14 +143,23 @@ fn snapshot(state: &Value, request: &PaymentRequest) -> ChainSnapshot {
         Some("revert") => Simulation::Reverts(state["revertReason"].as_str().unwrap().to_owned()),
         other => {
             assert_eq!(other, None, "a simulation either reverts or is not mentioned");
-            Simulation::Succeeds
+            Simulation::Succeeds { gas_used: 80_000 }
         }
+    };
+    let payer_has_code = has_code(request.payment.authorization.payer);
+    // The token asks the payer's code itself, and reverts if it refuses.
+    let signature_accepted = state["erc1271"] == "0x1626ba7e";
+    let simulation = if payer_has_code && !signature_accepted {
+        Simulation::Reverts("FiatTokenV2: invalid signature".to_owned())
+    } else {
+        simulation
     };
     let balance = state["balance"].as_str().map(|text| Amount::parse(text).unwrap());
     ChainSnapshot {
         block_number: 1,
-        block_hash: B256::ZERO,
-        payer_has_code: has_code(request.payment.authorization.payer),
+        block_time: UnixTime::from_seconds(1_767_225_600),
+        payer_has_code,
+        signature_accepted,
         asset_has_code: has_code(request.requirements.asset),
         simulation,
         authorization_used: Some(state["nonceUsed"].as_bool().unwrap_or_default()),

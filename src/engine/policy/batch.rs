@@ -10,6 +10,10 @@ use super::gas::{TRANSACTION_BYTES_MAX, TRANSACTION_GAS_MAX};
 pub(in crate::engine) struct Waiting {
     /// How many may share its transaction; `None` for as many as fit.
     pub(in crate::engine) n_together_max: Option<usize>,
+    /// Whether code of the payer's runs when it is paid. It travels among its like only.
+    pub(in crate::engine) runs_code: bool,
+    /// The gas that it takes of a batch's limit at most.
+    pub(in crate::engine) gas: u64,
     /// How long its item is in a batch's calldata.
     pub(in crate::engine) n_bytes: usize,
 }
@@ -21,14 +25,17 @@ pub(in crate::engine) struct Room {
     pub(in crate::engine) n_together_max: usize,
     /// How many transactions may be sent now.
     pub(in crate::engine) n_transactions: usize,
-    /// How many of them may carry what was left unpaid before: it must not fill every place.
+    /// How many of them may carry what was left unpaid before, or payers' code: it must not fill every
+    /// place.
     pub(in crate::engine) n_retries: usize,
+    /// Whether what carries a batch holds each item to its gas, so that payers' code may share one.
+    pub(in crate::engine) caps_items: bool,
 }
 
 /// Bytes of a transaction that are not items: its envelope, and a batch's head.
 const OVERHEAD_BYTES: usize = 1_024;
-/// The gas that one item takes of a batch's limit at most: its cap, its calldata, the settler's work.
-const ITEM_GAS_MAX: u64 = 140_000;
+/// Gas of a transaction that items do not bring along.
+const OVERHEAD_GAS: u64 = 100_000;
 
 /// One transaction to be: which of the waiting it carries, oldest first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +43,17 @@ pub(in crate::engine) struct Batch {
     /// Their places in the list that was planned.
     pub(in crate::engine) items: Vec<usize>,
     /// The company that all of them accept.
-    pub(in crate::engine) n_together_max: Option<usize>,
+    n_together_max: Option<usize>,
+    runs_code: bool,
     n_bytes: usize,
+    gas: u64,
 }
 
-/// How many items a transaction holds by gas.
-pub(in crate::engine) fn n_items_by_gas() -> usize {
-    usize::try_from(TRANSACTION_GAS_MAX / ITEM_GAS_MAX).unwrap_or(1)
+impl Batch {
+    /// Whether it travels in the lane that may not fill every place.
+    pub(in crate::engine) const fn is_apart(&self) -> bool {
+        self.n_together_max.is_some() || self.runs_code
+    }
 }
 
 /// Sorts the waiting, oldest first, into at most as many transactions as there is room for. Who is in
@@ -50,30 +61,32 @@ pub(in crate::engine) fn n_items_by_gas() -> usize {
 pub(in crate::engine) fn plan(waiting: &[Waiting], room: Room) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     for (index, item) in waiting.iter().enumerate() {
-        let limit = item
-            .n_together_max
-            .unwrap_or(room.n_together_max)
-            .min(room.n_together_max)
-            .min(n_items_by_gas());
+        let alone = (item.runs_code && !room.caps_items).then_some(1);
+        let limit = alone.or(item.n_together_max).unwrap_or(room.n_together_max);
         let fits = |batch: &&mut Batch| {
             let n_bytes = batch.n_bytes.saturating_add(item.n_bytes);
             batch.n_together_max == item.n_together_max
-                && batch.items.len() < limit
+                && batch.runs_code == item.runs_code
+                && batch.items.len() < limit.min(room.n_together_max)
                 && n_bytes <= TRANSACTION_BYTES_MAX
+                && batch.gas.saturating_add(item.gas) <= TRANSACTION_GAS_MAX
         };
         if let Some(batch) = batches.iter_mut().find(fits) {
             batch.items.push(index);
             batch.n_bytes = batch.n_bytes.saturating_add(item.n_bytes);
+            batch.gas = batch.gas.saturating_add(item.gas);
             continue;
         }
-        let n_retries = batches.iter().filter(|batch| batch.n_together_max.is_some()).count();
-        let is_allowed = item.n_together_max.is_none() || n_retries < room.n_retries;
-        if batches.len() < room.n_transactions && is_allowed {
-            batches.push(Batch {
-                items: vec![index],
-                n_together_max: item.n_together_max,
-                n_bytes: OVERHEAD_BYTES.saturating_add(item.n_bytes),
-            });
+        let n_apart = batches.iter().filter(|batch| batch.is_apart()).count();
+        let batch = Batch {
+            items: vec![index],
+            n_together_max: item.n_together_max,
+            runs_code: item.runs_code,
+            n_bytes: OVERHEAD_BYTES.saturating_add(item.n_bytes),
+            gas: OVERHEAD_GAS.saturating_add(item.gas),
+        };
+        if batches.len() < room.n_transactions && (!batch.is_apart() || n_apart < room.n_retries) {
+            batches.push(batch);
         }
     }
     batches
@@ -87,13 +100,16 @@ pub(in crate::engine) const fn company_after(n_items: usize, has_reverted: bool)
 
 #[cfg(test)]
 mod tests {
-    use super::{Room, TRANSACTION_BYTES_MAX, Waiting, company_after, n_items_by_gas, plan};
+    use super::{Room, TRANSACTION_BYTES_MAX, TRANSACTION_GAS_MAX, Waiting, company_after, plan};
 
-    const ROOM: Room = Room { n_together_max: 4, n_transactions: 3, n_retries: 1 };
+    const ROOM: Room =
+        Room { n_together_max: 4, n_transactions: 3, n_retries: 1, caps_items: true };
+    const PLAIN: Waiting =
+        Waiting { n_together_max: None, runs_code: false, gas: 140_000, n_bytes: 500 };
 
     fn planned(caps: &[Option<usize>], room: Room) -> Vec<Vec<usize>> {
         let waiting: Vec<Waiting> =
-            caps.iter().map(|cap| Waiting { n_together_max: *cap, n_bytes: 500 }).collect();
+            caps.iter().map(|cap| Waiting { n_together_max: *cap, ..PLAIN }).collect();
         plan(&waiting, room).into_iter().map(|batch| batch.items).collect()
     }
 
@@ -118,12 +134,28 @@ mod tests {
 
     #[test]
     fn a_transaction_holds_what_the_chain_allows() {
-        let large = Waiting { n_together_max: None, n_bytes: TRANSACTION_BYTES_MAX / 3 };
-        let room = Room { n_together_max: 1_000, n_transactions: 9, n_retries: 1 };
+        let large = Waiting { n_bytes: TRANSACTION_BYTES_MAX / 3, ..PLAIN };
+        let room = Room { n_together_max: 1_000, n_transactions: 9, ..ROOM };
         let batches = plan(&[large; 5], room);
         assert_eq!(batches.iter().map(|b| b.items.len()).collect::<Vec<_>>(), [2, 2, 1]);
-        let small = Waiting { n_together_max: None, n_bytes: 1 };
-        assert_eq!(plan(&[small; 300], room)[0].items.len(), n_items_by_gas());
+        let small = Waiting { n_bytes: 1, ..PLAIN };
+        let n_items = plan(&[small; 300], room)[0].items.len();
+        let gas = |n: usize| 100_000 + 140_000 * u64::try_from(n).unwrap();
+        assert!(gas(n_items) <= TRANSACTION_GAS_MAX && TRANSACTION_GAS_MAX < gas(n_items + 1));
+    }
+
+    #[test]
+    fn payers_code_travels_among_its_like_and_alone_where_nothing_holds_it_to_its_gas() {
+        let code = Waiting { runs_code: true, gas: 600_000, ..PLAIN };
+        let waiting = [PLAIN, code, PLAIN, code, code];
+        let items = |room: Room| -> Vec<Vec<usize>> {
+            plan(&waiting, room).into_iter().map(|batch| batch.items).collect()
+        };
+        assert_eq!(items(ROOM), [vec![0, 2], vec![1, 3, 4]]);
+        let uncapped = Room { caps_items: false, ..ROOM };
+        assert_eq!(items(uncapped), [vec![0, 2], vec![1]]);
+        let none = Room { n_retries: 0, ..ROOM };
+        assert_eq!(items(none), [vec![0, 2]]);
     }
 
     #[test]

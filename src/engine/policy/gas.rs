@@ -37,11 +37,30 @@ pub(in crate::engine) fn calldata_gas(data: &[u8]) -> u64 {
     n_zero.saturating_mul(10).saturating_add(n_other.saturating_mul(40))
 }
 
-/// The gas limit of a batch of `n_items` with that calldata.
-pub(in crate::engine) fn batch_gas_limit(data: &[u8], n_items: usize) -> u64 {
-    let items = wide(n_items).saturating_mul(ITEM_GAS_CAP.saturating_add(ITEM_GAS));
+/// What an item whose payer's code runs may use: what it used when it was verified, a quarter more, and
+/// room for a payee that never held the token. A wallet that lies to the simulation costs no more than
+/// what it showed.
+pub(in crate::engine) fn code_gas_cap(simulated_gas: u64) -> u64 {
+    simulated_gas.saturating_add(simulated_gas / 4).saturating_add(30_000)
+}
+
+/// The gas limit of a lone call with that calldata, which may use `gas_cap`.
+pub(in crate::engine) fn call_gas_limit(data: &[u8], gas_cap: u64) -> u64 {
+    INTRINSIC_GAS.saturating_add(calldata_gas(data)).saturating_add(gas_cap)
+}
+
+/// The gas of a batch's limit that an item of `n_bytes` takes at most.
+pub(in crate::engine) fn item_gas(gas_cap: u64, n_bytes: usize) -> u64 {
+    // Sixteen a byte is what most of them cost; the floor of 40 (EIP-7623) never binds beside a call.
+    gas_cap.saturating_add(ITEM_GAS).saturating_add(wide(n_bytes).saturating_mul(16))
+}
+
+/// The gas limit of a batch of items with those caps and that calldata.
+pub(in crate::engine) fn batch_gas_limit(data: &[u8], gas_caps: &[u64]) -> u64 {
+    let items =
+        gas_caps.iter().map(|cap| cap.saturating_add(ITEM_GAS)).fold(0, u64::saturating_add);
     // A call gets at most all but a sixty-fourth of what is left (EIP-150).
-    let withheld = ITEM_GAS_CAP / 63;
+    let withheld = gas_caps.iter().max().copied().unwrap_or(0) / 63;
     INTRINSIC_GAS
         .saturating_add(calldata_gas(data))
         .saturating_add(BATCH_GAS)

@@ -4,7 +4,7 @@ use crate::{
     chain::{Fate, Receipt, fate},
     domain::{Evidence, InvalidReason, Refusal, UnixTime},
     ledger::Settlement,
-    verify::{self, ChainSnapshot, MINING_MARGIN, against},
+    verify::{self, ChainSnapshot, Factories, MINING_MARGIN, Unwrapped, against},
 };
 
 /// What the chain says at one block.
@@ -41,8 +41,11 @@ pub(in crate::engine) fn by_snapshot(
         let message = "the authorization is about to expire".to_owned();
         return Some(Verdict::NotNow(Refusal::new(InvalidReason::ValidBefore, message)));
     }
-    let judged =
-        verify::terms(&settlement.request(), block_time).and_then(|terms| against(terms, snapshot));
+    // Its factory was allowed when it was claimed.
+    let deployment = Unwrapped::of(&settlement.signature).deployment;
+    let factories = Factories::of(deployment.map(|deployment| deployment.factory));
+    let judged = verify::terms(&settlement.request(), block_time, &factories)
+        .and_then(|terms| against(terms, snapshot));
     Some(match judged {
         Ok(_) => Verdict::Payable,
         // What can pass is no proof: a token is paused, upgraded, or its views revert for a block; a

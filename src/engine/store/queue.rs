@@ -24,11 +24,14 @@ pub(in crate::engine) struct Queued {
     pub(in crate::engine) settlement_id: SettlementId,
     /// How many may share its transaction; `None` for as many as fit.
     pub(in crate::engine) n_together_max: Option<usize>,
+    /// Whether code of the payer's runs when it is paid.
+    pub(in crate::engine) runs_code: bool,
     /// Whether it was verified a moment ago and never sent.
     pub(in crate::engine) is_fresh: bool,
 }
 
-/// What waits, oldest first, with or without what a transaction left unpaid.
+/// What waits, oldest first, with or without what travels in a lane of its own: what a transaction left
+/// unpaid, and payers whose code runs.
 pub(in crate::engine) async fn queued(
     conn: &mut PgConnection,
     chain_id: ChainId,
@@ -38,11 +41,11 @@ pub(in crate::engine) async fn queued(
     let rows = sqlx::query_as!(
         Row,
         r#"
-        select settlement_id, n_together_max,
+        select settlement_id, n_together_max, payer_kind <> 'key' as "runs_code!",
             n_transactions = 0 and created_at > now() - make_interval(secs => $4) as "is_fresh!"
         from settlement
         where chain_id = $1 and status = 'claimed' and n_alone < $2 and not_before <= now()
-            and reserved_until <= now() and ($5 or n_together_max is null)
+            and reserved_until <= now() and ($5 or (n_together_max is null and payer_kind = 'key'))
         order by not_before
         limit $3
         "#,
@@ -73,11 +76,11 @@ pub(in crate::engine) async fn reserve(
         where settlement_id in (
             select settlement_id from settlement
             where chain_id = $1 and status = 'claimed' and n_alone < $2 and not_before <= now()
-                and reserved_until <= now() and ($5 or n_together_max is null)
+                and reserved_until <= now() and ($5 or (n_together_max is null and payer_kind = 'key'))
             order by not_before
             limit $3
             for update skip locked)
-        returning settlement_id, n_together_max,
+        returning settlement_id, n_together_max, payer_kind <> 'key' as "runs_code!",
             n_transactions = 0 and created_at > now() - make_interval(secs => $4) as "is_fresh!"
         "#,
         chain_id.to_string(),
@@ -99,6 +102,7 @@ pub(in crate::engine) async fn reserve(
 struct Row {
     settlement_id: Uuid,
     n_together_max: Option<i32>,
+    runs_code: bool,
     is_fresh: bool,
 }
 
@@ -110,6 +114,7 @@ impl TryFrom<Row> for Queued {
         Ok(Self {
             settlement_id: SettlementId::from_uuid(row.settlement_id),
             n_together_max: n_together_max.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
+            runs_code: row.runs_code,
             is_fresh: row.is_fresh,
         })
     }

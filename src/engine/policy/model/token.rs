@@ -64,13 +64,14 @@ impl State {
         let is_poor = self.poor.contains(&authorization.payer);
         ChainSnapshot {
             block_number: block.number,
-            block_hash: block.hash,
+            block_time: block.timestamp,
             payer_has_code: false,
             asset_has_code: true,
             simulation: match simulated {
-                Ok(_) => Simulation::Succeeds,
+                Ok(_) => Simulation::Succeeds { gas_used: 80_000 },
                 Err(why) => Simulation::Reverts(why.to_owned()),
             },
+            signature_accepted: false,
             authorization_used: Some(
                 self.used.contains_key(&(authorization.payer, authorization.nonce)),
             ),
@@ -80,10 +81,9 @@ impl State {
         }
     }
 
-    /// Which of `calls` succeed, one after the other.
+    /// Which of `calls` succeed, each as if it were the only one.
     pub(super) fn try_calls(&self, calls: &[Call], time: UnixTime) -> Vec<bool> {
-        let mut state = self.clone();
-        calls.iter().map(|call| state.call(*call, time).is_ok()).collect()
+        calls.iter().map(|call| self.clone().call(*call, time).is_ok()).collect()
     }
 
     fn call(

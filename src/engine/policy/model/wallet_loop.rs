@@ -214,6 +214,7 @@ async fn send_waiting(world: &Shared, desk: &mut Desk, step: &mut Step) -> Resul
             n_together_max: N_TOGETHER_MAX,
             n_transactions: n_free,
             n_retries: 1_usize.saturating_sub(n_retrying),
+            caps_items: true,
         };
         if n_free == 0 {
             return Ok(());
@@ -255,12 +256,17 @@ async fn send_reserved(
     let payable = sieve(world, desk, waiting).await?;
     let waiting: Vec<Waiting> = payable
         .iter()
-        .map(|(queued, _)| Waiting { n_together_max: queued.n_together_max, n_bytes: ITEM_BYTES })
+        .map(|(queued, _)| Waiting {
+            n_together_max: queued.n_together_max,
+            runs_code: false,
+            n_bytes: ITEM_BYTES,
+            gas: ITEM_GAS_CAP,
+        })
         .collect();
     let mut n_sent = 0;
     for batch in plan(&waiting, room) {
         let carried: Vec<&Settlement> = batch.items.iter().map(|i| &payable[*i].1).collect();
-        let purpose = if batch.n_together_max.is_some() { Purpose::Retry } else { Purpose::Pay };
+        let purpose = if batch.is_apart() { Purpose::Retry } else { Purpose::Pay };
         if !send_batch(world, desk, step, &carried, purpose).await? {
             break;
         }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     chain::SendAnswer,
     domain::{
-        Amount, Authorization, AuthorizationNonce, ChainId, MerchantId, SettlementId,
+        Amount, Authorization, AuthorizationNonce, ChainId, MerchantId, PayerKind, SettlementId,
         SettlementStatus, TokenDomain, UnixTime, X402Version,
     },
     engine::{
@@ -28,7 +28,7 @@ use crate::{
         store::WalletStatus,
     },
     ledger::Settlement,
-    verify::{EcdsaSignature, authorization_digest},
+    verify::authorization_digest,
 };
 
 use super::{
@@ -240,7 +240,9 @@ fn sign(n: u8, expiry: u64, is_spoiler: bool) -> Settlement {
         chain_id,
         asset: ASSET,
         authorization,
-        signature: EcdsaSignature::parse(&signature.as_bytes()).expect("v is 27 or 28"),
+        signature: signature.as_bytes().into(),
+        payer_kind: PayerKind::Key,
+        simulated_gas: 80_000,
         token_domain,
         digest,
         verified_block: 0,

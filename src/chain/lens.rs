@@ -1,0 +1,364 @@
+//! What one block says of many payments, in one `eth_call` (contracts/src/VerificationLens.sol).
+//!
+//! The lens is never deployed. A state override places its code for the length of the call; where an
+//! endpoint knows no overrides, creation code brings it along, in shorter lists.
+
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use alloy::{
+    eips::BlockId,
+    primitives::{Address, B256, Bytes, TxKind, U256, address},
+    rpc::types::TransactionRequest,
+    sol,
+    sol_types::SolCall,
+    transports::{RpcError, TransportErrorKind},
+};
+use serde_json::value::RawValue;
+
+use crate::{
+    domain::{Amount, Authorization, UnixTime},
+    verify::{ChainSnapshot, Consent, Simulation, Terms},
+};
+
+use super::{
+    Chain, ChainError, TRANSFER_GAS_LIMIT,
+    endpoints::Endpoint,
+    error::{ChainErrorKind, revert_text},
+};
+
+sol!(VerificationLens, "contracts/artifacts/VerificationLens.json");
+use VerificationLens as Lens;
+
+/// The same lens as creation code. A module of its own, because it names the same structs.
+mod by_creation {
+    alloy::sol!(LensByCreation, "contracts/artifacts/LensByCreation.json");
+}
+
+/// How many payments one call looks at. The reference measured 9,200 simulations a second in lists of a
+/// hundred and 708 one by one; longer lists gain little and are refused by some endpoints.
+pub const LENS_LIST_MAX: usize = 100;
+/// How many fit into creation code: it may not pass 49,152 bytes (EIP-3860), nor its answer 24,576
+/// (EIP-170).
+const CREATION_LIST_MAX: usize = 32;
+/// The gas of a payment whose payer's code judges the signature: a passkey checked in Solidity takes
+/// 300,000.
+pub const CONTRACT_GAS_LIMIT: u64 = 500_000;
+/// The gas of such a payment along with the deployment of the payer's wallet.
+pub const DEPLOYMENT_GAS_LIMIT: u64 = 1_000_000;
+/// What a transaction costs before its call runs: 21,000, and its calldata.
+const LONE_CALL_GAS: u64 = 30_000;
+/// Where the override puts the lens; nobody has the key, and nothing is there.
+const LENS_ADDRESS: Address = address!("71c3e00000000000000000000000000000001e55");
+
+/// The third parameter of `eth_call`.
+static OVERRIDES: LazyLock<Box<RawValue>> = LazyLock::new(|| {
+    let code = &Lens::DEPLOYED_BYTECODE;
+    RawValue::from_string(format!("{{\"{LENS_ADDRESS}\":{{\"code\":\"{code}\"}}}}"))
+        .expect("it is JSON")
+});
+
+/// One payment to look at.
+#[derive(Debug, Clone)]
+pub struct Question {
+    asset: Address,
+    authorization: Authorization,
+    digest: B256,
+    consent: Consent,
+}
+
+impl Question {
+    /// About `authorization` of `asset`, whose EIP-712 digest is `digest`.
+    pub const fn new(
+        asset: Address,
+        authorization: Authorization,
+        digest: B256,
+        consent: Consent,
+    ) -> Self {
+        Self { asset, authorization, digest, consent }
+    }
+
+    /// About a payment with those terms.
+    pub fn of(terms: &Terms) -> Self {
+        let asset = terms.requirements().asset;
+        Self::new(asset, *terms.authorization(), terms.digest(), terms.consent().clone())
+    }
+
+    /// The token.
+    pub const fn asset(&self) -> Address {
+        self.asset
+    }
+
+    /// What was authorized.
+    pub const fn authorization(&self) -> &Authorization {
+        &self.authorization
+    }
+
+    fn encoded(&self) -> Lens::Payment {
+        let authorization = &self.authorization;
+        let deployment = self.consent.deployment();
+        Lens::Payment {
+            asset: self.asset,
+            payer: authorization.payer,
+            payee: authorization.payee,
+            amount: authorization.amount.base_units(),
+            validAfter: authorization.valid_after,
+            validBefore: authorization.valid_before,
+            nonce: *authorization.nonce.as_bytes(),
+            digest: self.digest,
+            signature: self.consent.signature(),
+            isSignedByKey: matches!(self.consent, Consent::Key(_)),
+            factory: deployment.map_or(Address::ZERO, |deployment| deployment.factory),
+            factoryData: deployment
+                .map(|deployment| deployment.calldata.clone())
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// How an endpoint is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LensMode {
+    /// By a state override.
+    Override {
+        /// How many payments it takes in a call.
+        n_payments_max: usize,
+    },
+    /// By creation code: it takes no overrides.
+    Creation {
+        /// How many payments it takes in a call.
+        n_payments_max: usize,
+    },
+}
+
+impl LensMode {
+    const fn n_payments_max(self) -> usize {
+        match self {
+            Self::Override { n_payments_max } | Self::Creation { n_payments_max } => n_payments_max,
+        }
+    }
+
+    const fn with(self, n_payments_max: usize) -> Self {
+        match self {
+            Self::Override { .. } => Self::Override { n_payments_max },
+            Self::Creation { .. } => Self::Creation { n_payments_max },
+        }
+    }
+}
+
+/// The mode of an endpoint, once it was tried.
+#[derive(Debug, Default)]
+pub(super) struct LensState(Mutex<Option<LensMode>>);
+
+impl LensState {
+    fn known(&self) -> Option<LensMode> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, mode: Option<LensMode>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+    }
+}
+
+impl Chain {
+    /// What the newest block, or the block `at`, says of each payment, in their order. A list that one call
+    /// cannot answer takes several, which may see different blocks. What the token says of itself is left
+    /// open; see [`Chain::asset`].
+    ///
+    /// What the EVM says of a payment, a revert included, is a fact; trouble with the endpoint is an error.
+    pub async fn look(
+        &self,
+        questions: &[Question],
+        at: impl Into<BlockId>,
+    ) -> Result<Vec<ChainSnapshot>, ChainError> {
+        let at: BlockId = at.into();
+        let endpoints = &self.endpoints;
+        let operation = || format!("look at {} payments", questions.len());
+        self.ask(operation, |endpoint| async move {
+            let sights = endpoint.look(questions, at).await?;
+            let newest = sights.iter().max_by_key(|sight| sight.block_number);
+            if let Some(newest) = newest.filter(|_| at.is_latest()) {
+                endpoints.note_head(&endpoint, newest.block_number, newest.block_time);
+            }
+            Ok(sights)
+        })
+        .await
+    }
+}
+
+impl Endpoint {
+    async fn look(
+        &self,
+        questions: &[Question],
+        at: BlockId,
+    ) -> Result<Vec<ChainSnapshot>, ChainErrorKind> {
+        let mut sights = Vec::with_capacity(questions.len());
+        let mut rest: Vec<Lens::Payment> = questions.iter().map(Question::encoded).collect();
+        while !rest.is_empty() {
+            let mode = self.lens_mode().await?;
+            let n_asked = rest.len().min(mode.n_payments_max());
+            let later = rest.split_off(n_asked);
+            let (asked, answer) = self.lens_call(mode, rest, at).await;
+            rest = match answer {
+                Ok(sight) => {
+                    self.expect_chain(sight.chainId.saturating_to::<u64>())?;
+                    if sight.facts.len() != n_asked {
+                        let what = format!("{} of {n_asked} payments were seen", sight.facts.len());
+                        return Err(ChainErrorKind::Unusable(what));
+                    }
+                    let n_seen = sight.facts.iter().take_while(|facts| facts.isSeen).count();
+                    if n_seen == 0 {
+                        let what = "it gives too little gas to look at one payment".to_owned();
+                        return Err(ChainErrorKind::Unusable(what));
+                    }
+                    sights.extend(seen(&sight).take(n_seen));
+                    asked.into_iter().skip(n_seen).chain(later).collect()
+                }
+                Err(error) if n_asked > 1 && at.is_latest() && is_answer(&error) => {
+                    // What it takes now and then, it does not take.
+                    self.lens.set(Some(mode.with(n_asked / 2)));
+                    asked.into_iter().chain(later).collect()
+                }
+                Err(error) => return Err(ChainErrorKind::of_call(error)),
+            };
+        }
+        Ok(sights)
+    }
+
+    /// How the endpoint is asked, found out by the first call.
+    pub(super) async fn lens_mode(&self) -> Result<LensMode, ChainErrorKind> {
+        if let Some(mode) = self.lens.known() {
+            return Ok(mode);
+        }
+        let by_override = LensMode::Override { n_payments_max: LENS_LIST_MAX };
+        let by_creation = LensMode::Creation { n_payments_max: CREATION_LIST_MAX };
+        let mut refusal = None;
+        for first in [by_override, by_creation] {
+            let mut n_payments = first.n_payments_max();
+            while n_payments > 0 {
+                let mode = first.with(n_payments);
+                let (_, answer) =
+                    self.lens_call(mode, vec![specimen(); n_payments], BlockId::latest()).await;
+                match answer {
+                    Ok(sight) if sight.facts.len() == n_payments => {
+                        self.expect_chain(sight.chainId.saturating_to::<u64>())?;
+                        tracing::debug!(endpoint = %self.name, ?mode, "an endpoint takes the lens");
+                        self.lens.set(Some(mode));
+                        return Ok(mode);
+                    }
+                    Ok(_) => (),
+                    Err(error) if is_answer(&error) => refusal = Some(error.to_string()),
+                    Err(error) => return Err(ChainErrorKind::of_call(error)),
+                }
+                n_payments /= 2;
+            }
+        }
+        Err(ChainErrorKind::NoLens(refusal.unwrap_or_else(|| "its answer is another's".to_owned())))
+    }
+
+    /// One call. It gives the payments back.
+    async fn lens_call(
+        &self,
+        mode: LensMode,
+        payments: Vec<Lens::Payment>,
+        at: BlockId,
+    ) -> (Vec<Lens::Payment>, Result<Lens::Sight, RpcError<TransportErrorKind>>) {
+        self.count("quittance_rpc_calls_total", "eth_call");
+        let call = Lens::lookCall { payments, limits: limits() };
+        let answer: Result<Bytes, _> = match mode {
+            LensMode::Override { .. } => {
+                let request = TransactionRequest {
+                    to: Some(TxKind::Call(LENS_ADDRESS)),
+                    input: Bytes::from(call.abi_encode()).into(),
+                    ..TransactionRequest::default()
+                };
+                self.rpc.request("eth_call", (request, at, &**OVERRIDES)).await
+            }
+            LensMode::Creation { .. } => {
+                let look = call.abi_encode();
+                // The constructor takes what `look` takes, without a selector.
+                let arguments = look.get(4..).unwrap_or_default();
+                let code = [by_creation::LensByCreation::BYTECODE.as_ref(), arguments].concat();
+                let request = TransactionRequest {
+                    input: Bytes::from(code).into(),
+                    ..TransactionRequest::default()
+                };
+                self.rpc.request("eth_call", (request, at)).await
+            }
+        };
+        if answer.is_err() {
+            self.count("quittance_rpc_errors_total", "eth_call");
+        }
+        let sight = answer.and_then(|bytes| {
+            Lens::lookCall::abi_decode_returns(&bytes)
+                .map_err(|_| RpcError::UnsupportedFeature("the answer is not the lens's"))
+        });
+        (call.payments, sight)
+    }
+}
+
+/// Whether the endpoint answered, and may answer otherwise if it is asked otherwise.
+fn is_answer(error: &RpcError<TransportErrorKind>) -> bool {
+    match error {
+        RpcError::ErrorResp(_) | RpcError::UnsupportedFeature(_) | RpcError::DeserError { .. } => {
+            true
+        }
+        // Too long, or not understood.
+        RpcError::Transport(TransportErrorKind::HttpError(error)) => {
+            [400, 413, 422].contains(&error.status)
+        }
+        _ => false,
+    }
+}
+
+fn limits() -> Lens::Limits {
+    Lens::Limits {
+        plainGas: U256::from(TRANSFER_GAS_LIMIT - LONE_CALL_GAS),
+        contractGas: U256::from(CONTRACT_GAS_LIMIT),
+        deployGas: U256::from(DEPLOYMENT_GAS_LIMIT),
+    }
+}
+
+/// A payment of nothing, as long as those of most payers.
+fn specimen() -> Lens::Payment {
+    Lens::Payment {
+        asset: Address::ZERO,
+        payer: Address::ZERO,
+        payee: Address::ZERO,
+        amount: U256::ZERO,
+        validAfter: U256::ZERO,
+        validBefore: U256::ZERO,
+        nonce: B256::ZERO,
+        digest: B256::ZERO,
+        signature: Bytes::from_static(&[0; 65]),
+        isSignedByKey: false,
+        factory: Address::ZERO,
+        factoryData: Bytes::new(),
+    }
+}
+
+fn seen(sight: &Lens::Sight) -> impl Iterator<Item = ChainSnapshot> {
+    let block_number = sight.blockNumber.saturating_to::<u64>();
+    let block_time = UnixTime::from_seconds(sight.blockTimestamp.saturating_to::<u64>());
+    sight.facts.iter().map(move |facts| ChainSnapshot {
+        block_number,
+        block_time,
+        payer_has_code: !facts.payerCodeSize.is_zero(),
+        asset_has_code: facts.assetHasCode,
+        simulation: match (facts.wasTried, facts.succeeds) {
+            (false, _) => Simulation::NotTried,
+            (true, true) => Simulation::Succeeds { gas_used: facts.gasUsed.saturating_to::<u64>() },
+            (true, false) => {
+                Simulation::Reverts(revert_text(Some(&facts.revertData), "the call reverts"))
+            }
+        },
+        signature_accepted: facts.signatureAccepted,
+        authorization_used: match facts.authorizationState {
+            1 => Some(false),
+            2 => Some(true),
+            _ => None,
+        },
+        balance: facts.hasBalance.then(|| Amount::from_base_units(facts.balance)),
+        token_name: None,
+        token_version: None,
+    })
+}

@@ -1,0 +1,239 @@
+//! Verifications that wait together are looked at together.
+//!
+//! An idle chain is asked at once. What arrives while a call is under way shares the next one, and so does
+//! every equal payment; there is no timer. A list that is full does not wait. An answer is never older
+//! than its question.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, future, stream::FuturesUnordered};
+use sqlx::PgPool;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    chain::{BlockId, Chain, ChainError, LENS_LIST_MAX, Question},
+    db::{DbError, During},
+    domain::UnixTime,
+    ledger::{self, PromiseKey, Promised},
+    verify::{ChainSnapshot, PaymentKey},
+};
+
+/// How many calls may be under way for one chain: with full lists, 50,000 verifications a second at an
+/// endpoint that takes 30 ms.
+const N_CALLS_MAX: usize = 16;
+/// How many payments may wait for a call. Memory, not time, is what this limits.
+const N_WAITING_MAX: usize = 10_000;
+/// How long the line may be, by what the last calls took. Who would wait longer is told to come back.
+const WAIT_MAX: Duration = Duration::from_millis(500);
+/// How long a verification takes at most. Official clients give up after thirty seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much the newest call counts in what calls take: an eighth.
+const PACE_DIVISOR: u32 = 8;
+
+/// What the chain and the books say of one payment.
+#[derive(Debug)]
+pub(super) struct Seen {
+    /// At one block of the chain.
+    pub(super) snapshot: ChainSnapshot,
+    /// At one moment of the books.
+    pub(super) promised: Promised,
+    /// The newest block that the books knew then.
+    pub(super) applied_head: Option<u64>,
+}
+
+/// Why there is no answer, for everybody who shared the call.
+#[derive(Debug, Clone)]
+pub(super) enum Trouble {
+    Chain(Arc<ChainError>),
+    Db(Arc<DbError>),
+    /// Too many wait, or the answer took too long.
+    Busy,
+}
+
+type Answer = Result<Arc<Seen>, Trouble>;
+
+/// The line of verifications of one chain.
+#[derive(Debug)]
+pub struct Coalescer {
+    chain: Chain,
+    pool: PgPool,
+    line: Mutex<Line>,
+    arrived: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    keys: VecDeque<PaymentKey>,
+    waiting: HashMap<PaymentKey, Entry>,
+    /// What a call takes, of late.
+    pace: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    question: Question,
+    now: UnixTime,
+    callers: Vec<oneshot::Sender<Answer>>,
+}
+
+impl Coalescer {
+    /// A line in front of `chain`. Somebody has to [`Coalescer::run`] it.
+    pub fn new(chain: Chain, pool: PgPool) -> Self {
+        Self { chain, pool, line: Mutex::default(), arrived: Notify::new() }
+    }
+
+    /// What the newest block and the books say of a payment.
+    pub(super) async fn ask(&self, key: PaymentKey, question: Question, now: UnixTime) -> Answer {
+        let answer = self.enter(key, question, now)?;
+        match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(answer)) => answer,
+            // Nobody answers any more: the service is stopping.
+            Ok(Err(_)) | Err(_) => Err(Trouble::Busy),
+        }
+    }
+
+    fn enter(
+        &self,
+        key: PaymentKey,
+        question: Question,
+        now: UnixTime,
+    ) -> Result<oneshot::Receiver<Answer>, Trouble> {
+        let (caller, answer) = oneshot::channel();
+        let mut line = self.lock();
+        if let Some(entry) = line.waiting.get_mut(&key) {
+            entry.callers.push(caller);
+            return Ok(answer);
+        }
+        let n_waiting = line.keys.len();
+        if n_waiting >= N_WAITING_MAX || expected_wait(n_waiting, line.pace) > WAIT_MAX {
+            metrics::counter!("quittance_verify_shed_total").increment(1);
+            return Err(Trouble::Busy);
+        }
+        line.waiting.insert(key.clone(), Entry { question, now, callers: vec![caller] });
+        line.keys.push_back(key);
+        drop(line);
+        self.arrived.notify_one();
+        Ok(answer)
+    }
+
+    /// Answers until `stop`. Belongs on a runtime whose threads do not check signatures.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let mut calls = FuturesUnordered::new();
+        loop {
+            while let Some(list) = self.next_list(calls.len()) {
+                calls.push(self.answer(list));
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.arrived.notified() => (),
+                Some(()) = calls.next(), if !calls.is_empty() => (),
+            }
+        }
+    }
+
+    /// What the next call asks, if there is to be one now.
+    fn next_list(&self, n_under_way: usize) -> Option<Vec<Entry>> {
+        let mut line = self.lock();
+        let n_waiting = line.keys.len();
+        let is_time = match n_under_way {
+            0 => n_waiting > 0,
+            n => n_waiting >= LENS_LIST_MAX && n < N_CALLS_MAX,
+        };
+        if !is_time {
+            return None;
+        }
+        let n = n_waiting.min(LENS_LIST_MAX);
+        let Line { keys, waiting, .. } = &mut *line;
+        let taken = keys.drain(..n).filter_map(|key| waiting.remove(&key));
+        // Who gave up is not looked at.
+        let list = taken.filter(|entry| entry.callers.iter().any(|caller| !caller.is_closed()));
+        Some(list.collect())
+    }
+
+    async fn answer(&self, list: Vec<Entry>) {
+        let started = Instant::now();
+        let (mut questions, mut keys, mut callers, mut now) =
+            (Vec::with_capacity(list.len()), Vec::with_capacity(list.len()), Vec::new(), None);
+        for entry in list {
+            let authorization = entry.question.authorization();
+            keys.push(PromiseKey {
+                asset: entry.question.asset(),
+                payer: authorization.payer,
+                nonce: authorization.nonce,
+            });
+            questions.push(entry.question);
+            callers.push(entry.callers);
+            now = now.max(Some(entry.now));
+        }
+        let Some(now) = now else { return };
+        let n_payments = u32::try_from(questions.len()).unwrap_or(u32::MAX);
+        let (seen, promises) = future::join(
+            self.chain.look(&questions, BlockId::latest()),
+            promised(&self.pool, &self.chain, &keys, now),
+        )
+        .await;
+        metrics::histogram!("quittance_lens_payments").record(n_payments);
+        self.keep_pace(started.elapsed());
+        let trouble = match (seen, promises) {
+            (Ok(snapshots), Ok(promises)) => {
+                let promised = promises.promised.into_iter();
+                for ((snapshot, promised), callers) in
+                    snapshots.into_iter().zip(promised).zip(callers)
+                {
+                    let applied_head = promises.applied_head;
+                    tell(callers, &Ok(Arc::new(Seen { snapshot, promised, applied_head })));
+                }
+                return;
+            }
+            (Err(error), _) => Trouble::Chain(Arc::new(error)),
+            (_, Err(error)) => Trouble::Db(Arc::new(error)),
+        };
+        for callers in callers {
+            tell(callers, &Err(trouble.clone()));
+        }
+    }
+
+    fn keep_pace(&self, took: Duration) {
+        let mut line = self.lock();
+        line.pace = match mem::take(&mut line.pace) {
+            Duration::ZERO => took,
+            pace => pace - pace / PACE_DIVISOR + took / PACE_DIVISOR,
+        };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How long the last of `n_waiting` waits for its call to begin, if each takes `pace`.
+fn expected_wait(n_waiting: usize, pace: Duration) -> Duration {
+    let n_rounds = n_waiting / (LENS_LIST_MAX * N_CALLS_MAX) + usize::from(n_waiting > 0);
+    pace.saturating_mul(u32::try_from(n_rounds).unwrap_or(u32::MAX))
+}
+
+async fn promised(
+    pool: &PgPool,
+    chain: &Chain,
+    keys: &[PromiseKey],
+    now: UnixTime,
+) -> Result<ledger::Promises, DbError> {
+    let mut conn = pool.acquire().await.during("read what is promised")?;
+    ledger::promised(&mut conn, chain.chain_id(), keys, now).await
+}
+
+fn tell(callers: Vec<oneshot::Sender<Answer>>, answer: &Answer) {
+    for caller in callers {
+        // Who hung up is not told.
+        let _ = caller.send(answer.clone());
+    }
+}
