@@ -47,6 +47,14 @@ pub const CONTRACT_GAS_LIMIT: u64 = 500_000;
 pub const DEPLOYMENT_GAS_LIMIT: u64 = 1_000_000;
 /// What a transaction costs before its call runs: 21,000, and its calldata.
 const LONE_CALL_GAS: u64 = 30_000;
+/// What endpoints give a call at most, if they are not told otherwise (geth and reth `rpc.gascap`).
+const CALL_GAS_MAX: u64 = 50_000_000;
+/// What a call takes besides its payments, with room for a payer that turns out to have code.
+const CALL_GAS: u64 = 2_000_000;
+/// What the lens itself takes for a payment, and a token that burns what it is asked with.
+const PAYMENT_GAS: u64 = 200_000;
+/// What it takes to create the lens, and to return an answer as code (200 a byte).
+const CREATION_GAS: u64 = 7_000_000;
 /// Where the override puts the lens; nobody has the key, and nothing is there.
 const LENS_ADDRESS: Address = address!("71c3e00000000000000000000000000000001e55");
 
@@ -263,11 +271,13 @@ impl Endpoint {
         at: BlockId,
     ) -> (Vec<Lens::Payment>, Result<Lens::Sight, RpcError<TransportErrorKind>>) {
         self.count("quittance_rpc_calls_total", "eth_call");
+        let gas = Some(call_gas(mode, &payments));
         let call = Lens::lookCall { payments, limits: limits() };
         let answer: Result<Bytes, _> = match mode {
             LensMode::Override { .. } => {
                 let request = TransactionRequest {
                     to: Some(TxKind::Call(LENS_ADDRESS)),
+                    gas,
                     input: Bytes::from(call.abi_encode()).into(),
                     ..TransactionRequest::default()
                 };
@@ -279,6 +289,7 @@ impl Endpoint {
                 let arguments = look.get(4..).unwrap_or_default();
                 let code = [by_creation::LensByCreation::BYTECODE.as_ref(), arguments].concat();
                 let request = TransactionRequest {
+                    gas,
                     input: Bytes::from(code).into(),
                     ..TransactionRequest::default()
                 };
@@ -316,6 +327,22 @@ fn limits() -> Lens::Limits {
         contractGas: U256::from(CONTRACT_GAS_LIMIT),
         deployGas: U256::from(DEPLOYMENT_GAS_LIMIT),
     }
+}
+
+/// Named, because some nodes give no more than a block has. What is seen without its gas is asked again.
+fn call_gas(mode: LensMode, payments: &[Lens::Payment]) -> u64 {
+    let of_payment = |payment: &Lens::Payment| {
+        PAYMENT_GAS.saturating_add(match (payment.isSignedByKey, payment.factory.is_zero()) {
+            (true, _) => TRANSFER_GAS_LIMIT,
+            (false, true) => 2 * CONTRACT_GAS_LIMIT,
+            (false, false) => DEPLOYMENT_GAS_LIMIT + CONTRACT_GAS_LIMIT,
+        })
+    };
+    let own = match mode {
+        LensMode::Override { .. } => CALL_GAS,
+        LensMode::Creation { .. } => CALL_GAS + CREATION_GAS,
+    };
+    payments.iter().map(of_payment).fold(own, u64::saturating_add).min(CALL_GAS_MAX)
 }
 
 /// A payment of nothing, as long as those of most payers.

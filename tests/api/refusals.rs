@@ -2,9 +2,9 @@
 //! reference 2.3): the first that applies.
 
 use alloy::{
-    primitives::{Address, U256, address, hex},
+    primitives::{Address, Bytes, U256, address, hex},
     sol,
-    sol_types::SolCall as _,
+    sol_types::{SolCall as _, SolValue as _},
 };
 use quittance::domain::AuthorizationNonce;
 use serde_json::{Value, json};
@@ -52,7 +52,8 @@ const SPOILS: [Spoil; 22] = [
         p.edit("/paymentPayload/accepted/network", "eip155:84532");
     }),
     ("eip6492_factory_not_allowed", |p, _, _| {
-        p.edit(SIGNATURE, hex::encode_prefixed([vec![0x11; 96], [0x64, 0x92].repeat(16)].concat()));
+        let wrapped = (NOWHERE, Bytes::from([1]), Bytes::from([0x11; 65])).abi_encode_params();
+        p.edit(SIGNATURE, hex::encode_prefixed([wrapped, [0x64, 0x92].repeat(16)].concat()));
     }),
     ("invalid_exact_evm_signature", |p, _, _| p.edit(SIGNATURE, hex::encode_prefixed([0x11; 65]))),
     ("invalid_exact_evm_recipient_mismatch", |p, _, _| {

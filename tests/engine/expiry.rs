@@ -1,11 +1,21 @@
 //! Time and money run out while a payment waits.
 
+use alloy::{
+    primitives::{Address, Bytes, U256},
+    sol,
+    sol_types::SolCall as _,
+};
 use serde_json::json;
 
 use crate::{
     settle_in_background,
     support::{Fault, Proxy, World},
 };
+
+sol! {
+    /// ERC-20.
+    function transfer(address to, uint256 value) returns (bool);
+}
 
 const FAILED: &str = "select count(*) from settlement where status = 'failed'";
 
@@ -87,18 +97,24 @@ async fn many_claims_that_expire_at_once_fail_once_each_whoever_looks() {
 async fn a_payer_whose_money_is_gone_when_the_block_is_built_fails_with_that_reason() {
     let world = World::stepped().await;
     let service = world.service().await;
-    // All the payer has, promised twice: both verify, one is paid.
+    // All that the payer has is on its way elsewhere, and everybody who looks still sees it.
     let chain = &world.services.chain;
-    let all = world.node.token_balance(chain.usdc, chain.payers[0].address).await;
-    let first = settle_in_background(&service, &world.payment(0, all));
-    world.node.until_pending(1).await;
-    let second = settle_in_background(&service, &world.payment(0, all));
+    let payer = chain.payers[0].address;
+    let all = world.node.token_balance(chain.usdc, payer).await;
+    let elsewhere = transferCall { to: Address::repeat_byte(0xe5), value: U256::from(all) };
+    world.node.set_balance(payer, 1_000_000_000_000_000_000).await;
+    world.node.call("anvil_impersonateAccount", json!([payer])).await;
+    let spending = json!({
+        "from": payer, "to": chain.usdc, "data": Bytes::from(elsewhere.abi_encode()),
+        "gas": "0x30d40", "maxFeePerGas": "0x174876e800", "maxPriorityFeePerGas": "0x174876e800",
+    });
+    world.node.call("eth_sendTransaction", json!([spending])).await;
+    let asked = settle_in_background(&service, &world.payment(0, all));
     world.node.until_pending(2).await;
     world.node.mine(1).await;
-    let (first, second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
-    assert_eq!(first["success"], true, "{first}");
-    assert_eq!(second["errorReason"], "invalid_exact_evm_insufficient_balance", "{second}");
-    assert_eq!(world.payee_balance().await, all);
+    let told = asked.await.unwrap().unwrap();
+    assert_eq!(told["errorReason"], "invalid_exact_evm_insufficient_balance", "{told}");
+    assert_eq!(world.payee_balance().await, 0);
     world.check_books().await;
     service.stop().await;
     world.stop().await;

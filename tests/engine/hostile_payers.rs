@@ -166,11 +166,18 @@ async fn a_burner_that_passes_every_trial_is_halved_out_of_its_company() {
     assert!(n_blocks <= 5, "the honest waited {n_blocks} blocks");
     let (honest, hostile) = apart(asked);
     assert_all_paid(&answers(honest).await);
-    // With ten, five, three, two and none beside it, at no more than 150,000 gas an item.
+    // It lies to every look, so it is believed three times more, alone.
+    let spent = "select count(*) from settlement
+        where amount = 7777 and n_alone = 3 and status = 'claimed'";
+    while world.count(spent).await == 0 {
+        world.node.until_pending(1).await;
+        world.node.mine(1).await;
+        let head = i64::try_from(world.node.block_number().await).unwrap();
+        world.until("select max(number) from chain_head", head).await;
+    }
+    // With ten, five, three and two beside it, at no more than 150,000 gas an item, and alone.
     let wasted = world.count(WASTED).await;
-    assert!(wasted <= 21 * 150_000, "{wasted}");
-    let alone = "select n_alone::bigint from settlement where amount = 7777";
-    assert!(world.count(alone).await <= 1);
+    assert!(wasted <= 20 * 150_000 + 3 * 200_000, "{wasted}");
     let_expire(&world, &service, hostile).await;
     assert_eq!(world.payee_balance().await, 9_000 + 8 + 1_000);
     end(world, service, &[&proxy]).await;
