@@ -46,7 +46,7 @@ contract GullibleToken {
         uint256,
         bytes32 nonce,
         bytes calldata
-    ) external {
+    ) external virtual {
         pay(from, to, amount, nonce);
     }
 
@@ -64,11 +64,29 @@ contract GullibleToken {
         pay(from, to, amount, nonce);
     }
 
-    function pay(address from, address to, uint256 amount, bytes32 nonce) private {
+    function pay(address from, address to, uint256 amount, bytes32 nonce) internal {
         require(!authorizationState[from][nonce], "used");
         authorizationState[from][nonce] = true;
         balanceOf[from] -= amount;
         balanceOf[to] += amount;
+    }
+}
+
+/// @notice Asks the payer's wallet as USDC does, copying all that it answers. The nonce is the digest.
+contract AskingToken is GullibleToken {
+    function transferWithAuthorization(
+        address from,
+        address to,
+        uint256 amount,
+        uint256,
+        uint256,
+        bytes32 nonce,
+        bytes calldata signature
+    ) external override {
+        bytes4 selector = Wallet.isValidSignature.selector;
+        (bool done, bytes memory answer) = from.staticcall(abi.encodeWithSelector(selector, nonce, signature));
+        require(done && answer.length > 31 && abi.decode(answer, (bytes32)) == selector, "invalid signature");
+        pay(from, to, amount, nonce);
     }
 }
 

@@ -15,11 +15,15 @@ interface Vm {
     function expectRevert(bytes4 selector) external;
     function expectRevert(bytes calldata message) external;
     function prank(address sender) external;
+    function store(address target, bytes32 slot, bytes32 word) external;
+    function txGasPrice(uint256 price) external;
     function warp(uint256 timestamp) external;
     function recordLogs() external;
     function getRecordedLogs() external returns (Log[] memory);
     function snapshotState() external returns (uint256 id);
     function revertToState(uint256 id) external returns (bool done);
+    function addr(uint256 key) external pure returns (address);
+    function sign(uint256 key, bytes32 digest) external pure returns (uint8 v, bytes32 r, bytes32 s);
     function toString(uint256 number) external pure returns (string memory);
 }
 
