@@ -90,6 +90,41 @@ contract AskingToken is GullibleToken {
     }
 }
 
+/// @notice A token and a wallet that answers, settles and accepts only if it gets all of the gas that was promised.
+contract Demanding {
+    /// @dev From the first instruction of this contract until it looks at the gas that is left.
+    uint256 private constant ENTRY_GAS = 500;
+
+    uint256 private immutable promised;
+
+    constructor(uint256 promised_) {
+        promised = promised_;
+    }
+
+    function isValidSignature(bytes32, bytes calldata) external view returns (bytes4) {
+        insist();
+        return this.isValidSignature.selector;
+    }
+
+    function authorizationState(address, bytes32) external view returns (bool) {
+        insist();
+        return true;
+    }
+
+    function balanceOf(address) external view returns (uint256) {
+        insist();
+        return 1;
+    }
+
+    fallback() external {
+        insist();
+    }
+
+    function insist() private view {
+        require(gasleft() + ENTRY_GAS >= promised, "short of gas");
+    }
+}
+
 /// @notice Says what it was asked with, and how much gas it had left.
 contract Echo {
     fallback() external {

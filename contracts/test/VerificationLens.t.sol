@@ -2,7 +2,7 @@
 pragma solidity 0.8.30;
 
 import {vm} from "./Vm.sol";
-import {Actor, Echo, Factory, Flood, GullibleToken, Liar, Wallet} from "./LensTargets.sol";
+import {Actor, Demanding, Echo, Factory, Flood, GullibleToken, Liar, Wallet} from "./LensTargets.sol";
 import {LensByCreation} from "../src/LensByCreation.sol";
 import {VerificationLens} from "../src/VerificationLens.sol";
 import {GasBurner} from "../src/local/GasBurner.sol";
@@ -18,6 +18,7 @@ contract VerificationLensTest {
     uint256 private constant PLAIN = 110_000;
     uint256 private constant CONTRACT = 300_000;
     uint256 private constant DEPLOY = 900_000;
+    uint256 private constant READ = 60_000;
     // From the first instruction of a target until it looks at the gas that is left.
     uint256 private constant ENTRY_GAS = 500;
 
@@ -107,12 +108,12 @@ contract VerificationLensTest {
         for (uint256 i = 0; i < hostile.length; ++i) {
             vm.etch(PAYER, "");
             VerificationLens.Payment memory item = payment(hostile[i]);
-            expectAtMost(item, PLAIN + 2 * 60_000);
+            expectAtMost(item, PLAIN + 2 * READ);
             vm.etch(PAYER, hostile[i].code);
-            expectAtMost(item, 2 * CONTRACT + 2 * 60_000);
+            expectAtMost(item, 2 * CONTRACT + 2 * READ);
             item.payer = address(0xF00);
             item.factory = hostile[i];
-            expectAtMost(item, DEPLOY + 2 * 60_000);
+            expectAtMost(item, DEPLOY + 2 * READ);
         }
     }
 
@@ -213,29 +214,37 @@ contract VerificationLensTest {
         items[4].payer = factory.place();
         items[4].factory = address(factory);
         items[4].factoryData = abi.encodeCall(Factory.deploy, ());
-        bytes memory data = abi.encodeCall(lens.look, (items, limits()));
-        VerificationLens.Facts[] memory expected = look(items);
-        uint256 nMost;
-        for (uint256 gas = 0; gas < 3_500_000; gas += 9_973) {
-            vm.cool(address(lens));
-            (bool done, bytes memory answer) = address(lens).call{gas: gas}(data);
-            if (!done) {
-                require(nMost == 0, "what was seen was lost");
-                continue;
-            }
-            VerificationLens.Facts[] memory facts = abi.decode(answer, (VerificationLens.Sight)).facts;
-            require(facts.length == items.length, "facts");
-            uint256 nSeen;
-            while (nSeen < facts.length && facts[nSeen].isSeen) ++nSeen;
-            for (uint256 i = 0; i < facts.length; ++i) {
-                bytes32 hash = keccak256(abi.encode(facts[i]));
-                VerificationLens.Facts memory unseen;
-                require(hash == keccak256(abi.encode(i < nSeen ? expected[i] : unseen)), "other facts with less gas");
-            }
-            require(nSeen >= nMost, "more gas shows more");
-            nMost = nSeen;
-        }
-        require(nMost == items.length, "the sweep never saw all");
+        sweep(items, limits(), 0, 3_500_000, 9_973);
+    }
+
+    function test_with_any_gas_a_large_cap_is_given_in_full() public {
+        uint256 cap = 32_000_000;
+        VerificationLens.Payment[] memory items = twice(payment(address(new Demanding(cap))));
+        sweep(items, VerificationLens.Limits(cap, cap, cap), cap, cap + cap / 16, 9_973);
+    }
+
+    function test_with_any_gas_a_wallet_is_asked_with_all_of_its_cap() public {
+        VerificationLens.Payment[] memory items = twice(payment(address(new GasBurner())));
+        items[0].payer = items[1].payer = address(new Demanding(CONTRACT));
+        require(look(items)[0].signatureAccepted, "accepted");
+        sweep(items, limits(), 0, 1_600_000, 4_999);
+    }
+
+    function test_with_any_gas_a_token_is_asked_with_all_of_its_cap() public {
+        VerificationLens.Payment[] memory items = twice(payment(address(new Demanding(READ))));
+        items[0].isSignedByKey = items[1].isSignedByKey = false;
+        require(look(items)[0].authorizationState == 2 && look(items)[0].hasBalance, "answers");
+        sweep(items, limits(), 0, 400_000, 997);
+    }
+
+    function test_with_any_gas_a_burned_settlement_leaves_enough_to_report_many() public {
+        sweep(manyBehind(payment(address(new GasBurner()))), limits(), 0, 2_400_000, 9_973);
+    }
+
+    function test_with_any_gas_burned_questions_leave_enough_to_report_many() public {
+        VerificationLens.Payment memory item = payment(address(new GasBurner()));
+        item.isSignedByKey = false;
+        sweep(manyBehind(item), limits(), 0, 2_400_000, 9_973);
     }
 
     function test_a_limit_that_no_gas_can_cover_leaves_it_unseen() public {
@@ -249,6 +258,55 @@ contract VerificationLensTest {
         VerificationLens.Payment[] memory items = twice(payment(address(token)));
         LensByCreation answer = new LensByCreation(items, limits());
         require(keccak256(address(answer).code) == keccak256(abi.encode(lens.look(items, limits()))), "answer");
+    }
+
+    /// @dev With each amount of gas: what is seen is what it is with plenty, the rest is empty; more gas shows more, and
+    /// never nothing at all.
+    function sweep(
+        VerificationLens.Payment[] memory items,
+        VerificationLens.Limits memory limits_,
+        uint256 gasMin,
+        uint256 gasMax,
+        uint256 step
+    ) private {
+        bytes memory data = abi.encodeCall(lens.look, (items, limits_));
+        bytes32[] memory expected = hashes(lens.look(items, limits_).facts);
+        bool answered;
+        bool sawPart;
+        uint256 nMost;
+        for (uint256 gas = gasMin; gas < gasMax; gas += step) {
+            (bool done, uint256 nSeen) = this.lookWith(gas, data, expected);
+            require(done || !answered, "less gas was enough to answer");
+            require(nSeen >= nMost, "less gas showed more");
+            answered = done;
+            sawPart = sawPart || (nSeen > 0 && nSeen < items.length);
+            nMost = nSeen;
+        }
+        require(sawPart && nMost == items.length, "the sweep never saw a part, or never all");
+    }
+
+    /// @dev In a frame of its own, or a sweep would pay for the memory of all its steps.
+    function lookWith(uint256 gas, bytes calldata data, bytes32[] calldata expected)
+        external
+        returns (bool done, uint256 nSeen)
+    {
+        vm.cool(address(lens));
+        bytes memory answer;
+        (done, answer) = address(lens).call{gas: gas}(data);
+        if (!done) return (false, 0);
+        VerificationLens.Facts[] memory facts = abi.decode(answer, (VerificationLens.Sight)).facts;
+        require(facts.length == expected.length, "facts");
+        while (nSeen < facts.length && facts[nSeen].isSeen) ++nSeen;
+        bytes32[] memory found = hashes(facts);
+        bytes32 unseen = hashes(new VerificationLens.Facts[](1))[0];
+        for (uint256 i = 0; i < facts.length; ++i) {
+            require(found[i] == (i < nSeen ? expected[i] : unseen), "other facts with less gas");
+        }
+    }
+
+    function hashes(VerificationLens.Facts[] memory facts) private pure returns (bytes32[] memory found) {
+        found = new bytes32[](facts.length);
+        for (uint256 i = 0; i < facts.length; ++i) found[i] = keccak256(abi.encode(facts[i]));
     }
 
     function expectCalldata(VerificationLens.Payment memory item, bytes memory data, uint256 cap) private {
@@ -282,6 +340,16 @@ contract VerificationLensTest {
 
     function limits() private pure returns (VerificationLens.Limits memory) {
         return VerificationLens.Limits(PLAIN, CONTRACT, DEPLOY);
+    }
+
+    function manyBehind(VerificationLens.Payment memory item)
+        private
+        pure
+        returns (VerificationLens.Payment[] memory items)
+    {
+        items = new VerificationLens.Payment[](60);
+        items[0] = item;
+        for (uint256 i = 1; i < items.length; ++i) items[i] = payment(address(0xDEAD));
     }
 
     function twice(VerificationLens.Payment memory item) private pure returns (VerificationLens.Payment[] memory items) {
