@@ -8,6 +8,7 @@ mod support;
 mod auth;
 mod callers;
 mod cli;
+mod coalescing;
 mod idempotency;
 mod malformed;
 mod payments;
