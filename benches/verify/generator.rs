@@ -20,7 +20,7 @@ use tokio::{
     task::LocalSet,
 };
 
-use crate::{http, payments::Requests, process::cpu_of_thread};
+use crate::{http, payments::Requests, process::Thread};
 
 /// How often requests that are due are handed out.
 const PACE: Duration = Duration::from_millis(1);
@@ -101,7 +101,7 @@ pub fn run(
             }
         }
         let mut tally = generator.tally.take();
-        tally.cpu = cpu_of_thread();
+        tally.cpu = Thread::current().cpu();
         tally
     })
 }

@@ -32,13 +32,14 @@ mod support;
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use alloy::primitives::B256;
 use generator::{Callers, Phase, Tally};
 use payments::{Asked, Payers, Requests};
+use process::Thread;
 use quittance::{
     app::dev::ChainRequest,
     domain::{ChainId, TokenDomain},
@@ -94,7 +95,7 @@ fn stub_of(delay_ms: u64) -> Manner {
     Manner { delay: Duration::from_millis(delay_ms), n_lens_calls_max: 1_000 }
 }
 
-/// What recovering one signer takes, digest included.
+/// What recovering one signer takes in processor time, digest included.
 fn signature_micros() -> f64 {
     use alloy::signers::{SignerSync as _, local::PrivateKeySigner};
     let signer = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
@@ -111,19 +112,20 @@ fn signature_micros() -> f64 {
     let digest = authorization_digest(chain_id, signer.address(), &domain, &authorization);
     let signature = signer.sign_hash_sync(&digest).unwrap().as_bytes();
     let signature = EcdsaSignature::parse(&signature).unwrap();
-    let started = Instant::now();
+    let started = Thread::current().cpu();
     for _ in 0..N_SIGNATURES {
         let digest = authorization_digest(chain_id, signer.address(), &domain, &authorization);
         assert_eq!(std::hint::black_box(signature).signer(digest), Some(signer.address()));
     }
-    started.elapsed().as_secs_f64() * 1e6 / f64::from(N_SIGNATURES)
+    (Thread::current().cpu() - started).as_secs_f64() * 1e6 / f64::from(N_SIGNATURES)
 }
 
 struct Bench {
     world: World,
     seconds: Duration,
-    valid: Arc<Requests>,
-    refused: Arc<Requests>,
+    payers: Payers,
+    valid: OnceLock<Arc<Requests>>,
+    refused: OnceLock<Arc<Requests>>,
 }
 
 /// What was measured, apart from what callers saw.
@@ -142,24 +144,27 @@ struct Run {
 impl Bench {
     async fn prepare(world: World, seconds: Duration) -> Self {
         let payers = Payers::fund(&world).await;
-        let signed = Instant::now();
-        let valid = Arc::new(payers.sign(&world, Asked::Signed));
-        let refused = Arc::new(payers.sign(&world, Asked::OtherAmount));
-        println!(
-            "payments                     {} valid and {} others, signed in {:.0} s",
-            valid.len(),
-            refused.len(),
-            signed.elapsed().as_secs_f64()
-        );
-        Self { world, seconds, valid, refused }
+        Self { world, seconds, payers, valid: OnceLock::new(), refused: OnceLock::new() }
+    }
+
+    /// Signed when they are first needed.
+    fn requests(&self, asked: Asked) -> &Arc<Requests> {
+        let signed = match asked {
+            Asked::Signed => &self.valid,
+            Asked::OtherAmount => &self.refused,
+        };
+        signed.get_or_init(|| {
+            let started = Instant::now();
+            let requests = self.payers.sign(&self.world, asked);
+            let took = started.elapsed().as_secs_f64();
+            println!("{} payments signed in {took:.1} s", requests.len());
+            Arc::new(requests)
+        })
     }
 
     /// One run for each number of callers, each with a service of its own.
     async fn each(&self, callers: &[usize], asked: Asked, manner: Option<Manner>, what: &str) {
-        let requests = match asked {
-            Asked::Signed => &self.valid,
-            Asked::OtherAmount => &self.refused,
-        };
+        let requests = self.requests(asked);
         for n in callers {
             let (service, stub) = self.service(manner).await;
             println!("{n} callers, {what}");
@@ -180,13 +185,13 @@ impl Bench {
         let (service, stub) = self.service(Some(manner)).await;
         println!("{N_CALLERS_AT_CAPACITY} callers, stub, 30 ms and one call of the lens at a time");
         let callers = Callers::Closed { n: N_CALLERS_AT_CAPACITY };
-        let run = self.run(&service, stub.as_ref(), &self.valid, callers).await;
+        let run = self.run(&service, stub.as_ref(), self.requests(Asked::Signed), callers).await;
         print(&run);
         let capacity = run.n() / run.took.as_secs_f64();
         println!("the same, asked {:.0} times a second whatever is answered", 2.0 * capacity);
         let callers =
             Callers::Open { a_second: 2.0 * capacity, n_connections: N_CONNECTIONS_OPEN_LOOP };
-        let run = self.run(&service, stub.as_ref(), &self.valid, callers).await;
+        let run = self.run(&service, stub.as_ref(), self.requests(Asked::Signed), callers).await;
         print(&run);
         println!("  found no free connection   {}", run.tally.n_late);
         service.stop().await;

@@ -9,12 +9,9 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// User and system time of a process so far.
 pub fn cpu_of(pid: u32) -> Duration {
-    cpu_in(&format!("/proc/{pid}/stat"))
-}
-
-/// User and system time of the calling thread so far.
-pub fn cpu_of_thread() -> Duration {
-    cpu_in("/proc/thread-self/stat")
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    TICK * (fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap())
 }
 
 /// A thread of this process, for others to ask about.
@@ -25,12 +22,13 @@ impl Thread {
     /// The calling one.
     pub fn current() -> Self {
         let link = std::fs::read_link("/proc/thread-self").unwrap();
-        Self(format!("/proc/{}/stat", link.display()))
+        Self(format!("/proc/{}/schedstat", link.display()))
     }
 
     /// User and system time so far.
     pub fn cpu(&self) -> Duration {
-        cpu_in(&self.0)
+        let stat = std::fs::read_to_string(&self.0).unwrap();
+        Duration::from_nanos(stat.split_whitespace().next().unwrap().parse().unwrap())
     }
 }
 
@@ -71,10 +69,4 @@ pub async fn rpc_calls(service: &Service) -> BTreeMap<String, u64> {
         *calls.entry(method.to_owned()).or_default() += value.parse::<u64>().unwrap();
     }
     calls
-}
-
-fn cpu_in(path: &str) -> Duration {
-    let stat = std::fs::read_to_string(path).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    TICK * (fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap())
 }
