@@ -19,8 +19,9 @@ use actix_web::{
     web::Data,
 };
 use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
-use tokio::task::JoinSet;
+use tokio::{net::TcpSocket, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -50,8 +51,11 @@ const LOOP_STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept. Longer than the pools of callers keep theirs (Go and reqwest
 /// 90 s), so that it is they who close: a request sent into a closing connection is lost.
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
-/// How many connections may wait to be accepted.
+/// How many connections may wait to be accepted. Linux allows 4,096 if nothing else is set.
 const BACKLOG: u32 = 1024;
+/// How often what histograms hold is added up. Each holds 24 bytes of every request until then, or
+/// until somebody reads the metrics.
+const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A service that is ready to run.
 #[derive(Debug)]
@@ -92,9 +96,10 @@ impl Application {
             anyhow::bail!("the database lacks migrations; run `quittance migrate` first");
         }
         let (service, address) =
-            bind(&settings.server, SERVICE_PORT).context("bind the service's port")?;
-        let (operations, operations_address) =
-            bind(&settings.operations, OPERATIONS_PORT).context("bind the operations port")?;
+            bind(&settings.server, SERVICE_PORT).await.context("bind the service's port")?;
+        let (operations, operations_address) = bind(&settings.operations, OPERATIONS_PORT)
+            .await
+            .context("bind the operations port")?;
 
         let (lease, replica_id) =
             (Duration::from_millis(settings.replica.lease_ms), Uuid::now_v7());
@@ -157,6 +162,8 @@ impl Application {
             let (verifications, stop) = (Arc::clone(verifications), stop_loops.clone());
             loops.spawn(async move { verifications.run(&stop).await });
         }
+        let (metrics, stop_metrics) = (self.state.metrics, stop_loops.clone());
+        loops.spawn(async move { keep_up(metrics, &stop_metrics).await });
         let (outcomes, pool, engines) =
             (self.outcomes.clone(), self.pool.clone(), self.engines.clone());
         let waiting = stop_waiting.clone();
@@ -191,6 +198,13 @@ impl Application {
     }
 }
 
+/// Adds up what histograms hold, so that they stay small when nobody reads the metrics.
+async fn keep_up(metrics: &PrometheusHandle, stop: &CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(METRICS_INTERVAL)).await.is_some() {
+        metrics.run_upkeep();
+    }
+}
+
 /// Stops accepting, lets callers have their answers, and tells the slow ones that theirs is pending.
 async fn drain(service: ServerHandle, stop_waiting: &CancellationToken) {
     let stopped = service.stop(true);
@@ -202,11 +216,34 @@ async fn drain(service: ServerHandle, stop_waiting: &CancellationToken) {
     stop_waiting.cancel();
 }
 
-fn bind(settings: &ListenSettings, default_port: u16) -> anyhow::Result<(TcpListener, SocketAddr)> {
+/// Listens at the first address that the host stands for and that can be bound.
+async fn bind(
+    settings: &ListenSettings,
+    default_port: u16,
+) -> anyhow::Result<(TcpListener, SocketAddr)> {
     let at = (settings.host.as_str(), settings.port.unwrap_or(default_port));
-    let listener = TcpListener::bind(at).with_context(|| format!("listen on {}:{}", at.0, at.1))?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
+    let mut failure = std::io::Error::other("the host stands for no address");
+    let named = tokio::net::lookup_host(at).await;
+    for address in named.with_context(|| format!("look up {}", at.0))? {
+        match listen(address) {
+            Ok(listener) => {
+                let address = listener.local_addr()?;
+                return Ok((listener, address));
+            }
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure).with_context(|| format!("listen on {}:{}", at.0, at.1))
+}
+
+/// Not `TcpListener::bind`, which lets only 128 connections wait: when a thousand callers come at
+/// once, the others are heard a second later.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` does, so that a restarted service gets its port back.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)?.into_std()
 }
 
 fn engine(
@@ -265,7 +302,6 @@ fn serve(listener: TcpListener, state: State) -> std::io::Result<Server> {
             .wrap(from_fn(http::end_with_answer))
             .service(http::service())
     })
-    .backlog(BACKLOG)
     .keep_alive(KEEP_ALIVE)
     .client_request_timeout(HEAD_TIMEOUT)
     // A caller that hangs up has not been told; its place must be given back at once.
