@@ -1,6 +1,7 @@
 //! The request body: JSON, within its limits of size and time.
 
 use actix_web::{HttpRequest, http::header::CONTENT_ENCODING, web};
+use futures_util::StreamExt as _;
 
 use super::{BODY_TIMEOUT, MAX_BODY_BYTES, error::ApiError};
 
@@ -12,14 +13,35 @@ pub(super) async fn read(
     if !is_json(request) || request.headers().contains_key(CONTENT_ENCODING) {
         return Err(ApiError::WrongContentType);
     }
-    let arrived =
-        tokio::time::timeout(BODY_TIMEOUT, payload.to_bytes_limited(MAX_BODY_BYTES)).await;
-    match arrived {
-        Err(_) => Err(ApiError::TooSlow),
-        Ok(Err(_)) => Err(ApiError::TooLarge),
-        Ok(Ok(Err(error))) => Err(ApiError::Malformed(format!("the body is broken: {error}"))),
-        Ok(Ok(Ok(bytes))) => Ok(bytes),
+    let arrived = tokio::time::timeout(BODY_TIMEOUT, whole(payload)).await;
+    arrived.unwrap_or(Err(ApiError::TooSlow))
+}
+
+/// A body that arrives in one piece, as almost all do, is not copied.
+async fn whole(mut payload: web::Payload) -> Result<web::Bytes, ApiError> {
+    let first = chunk(&mut payload, 0).await?;
+    let mut body = web::BytesMut::new();
+    let mut next = chunk(&mut payload, first.len()).await?;
+    if next.is_empty() {
+        return Ok(first);
     }
+    body.extend_from_slice(&first);
+    while !next.is_empty() {
+        body.extend_from_slice(&next);
+        next = chunk(&mut payload, body.len()).await?;
+    }
+    Ok(body.freeze())
+}
+
+/// The next bytes of a body of which `n_bytes` have arrived; none at its end.
+async fn chunk(payload: &mut web::Payload, n_bytes: usize) -> Result<web::Bytes, ApiError> {
+    let Some(arrived) = payload.next().await else { return Ok(web::Bytes::new()) };
+    let chunk =
+        arrived.map_err(|error| ApiError::Malformed(format!("the body is broken: {error}")))?;
+    if n_bytes.saturating_add(chunk.len()) > MAX_BODY_BYTES {
+        return Err(ApiError::TooLarge);
+    }
+    Ok(chunk)
 }
 
 fn is_json(request: &HttpRequest) -> bool {
