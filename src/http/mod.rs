@@ -20,6 +20,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{domain::UnixTime, facilitator::Facilitator, merchants::Merchants};
 
+use observe::Pattern;
+
 pub use connection::end_with_answer;
 pub use observe::observe;
 
@@ -29,6 +31,9 @@ pub const MAX_BODY_BYTES: usize = 256 * 1024;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where payments are judged. Its verdicts are most of what is asked.
+const VERIFY: &str = "/verify";
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -53,7 +58,7 @@ enum Shape {
 /// The service's routes.
 pub fn service() -> impl HttpServiceFactory {
     web::scope("")
-        .service(question("/verify", Shape::Verify, web::post().to(verify::verify)))
+        .service(question(VERIFY, Shape::Verify, web::post().to(verify::verify)))
         .service(question("/settle", Shape::Settle, web::post().to(settle::settle)))
         .service(document("/supported", read().to(supported::supported)))
         .service(document("/openapi.yaml", read().to(openapi)))
@@ -70,15 +75,15 @@ pub fn operations() -> impl HttpServiceFactory {
 }
 
 /// A path that answers questions about payments, in their shape whatever the method.
-fn question(path: &str, shape: Shape, route: Route) -> Resource {
+fn question(path: &'static str, shape: Shape, route: Route) -> Resource {
     let wrong_method = move || async move { error::wrong_method(Some(shape), &Method::POST) };
-    web::resource(path).route(route).default_service(web::to(wrong_method))
+    web::resource(path).app_data(Pattern(path)).route(route).default_service(web::to(wrong_method))
 }
 
 /// A path that can be read and nothing else.
-fn document(path: &str, route: Route) -> Resource {
+fn document(path: &'static str, route: Route) -> Resource {
     let wrong_method = || async { error::wrong_method(None, &Method::GET) };
-    web::resource(path).route(route).default_service(web::to(wrong_method))
+    web::resource(path).app_data(Pattern(path)).route(route).default_service(web::to(wrong_method))
 }
 
 /// GET, and HEAD wherever GET works (RFC 9110 section 9.1).
