@@ -56,6 +56,10 @@ impl Default for Assets {
 impl Chain {
     /// What the token at `address` says of itself.
     pub async fn asset(&self, address: Address) -> Result<Arc<Asset>, Arc<ChainError>> {
+        // Asked with every payment; the way below locks, and waits for who asks already.
+        if let Some(known) = self.assets.0.get(&address).await {
+            return Ok(known);
+        }
         let known = self.assets.0.try_get_with(address, async {
             let operation = || format!("ask {address} who it is");
             let asset = self

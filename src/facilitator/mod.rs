@@ -23,6 +23,7 @@ use crate::{
     verify::Factories,
 };
 
+use settle::Turns;
 use verdicts::Verdicts;
 
 pub use coalesce::Coalescer;
@@ -63,17 +64,18 @@ pub struct Facilitator {
     chains: BTreeMap<ChainId, ServedChain>,
     outcomes: Outcomes,
     settle_wait: Duration,
+    turns: Turns,
 }
 
 impl Facilitator {
     /// Puts a facilitator together.
-    pub const fn new(
+    pub fn new(
         pool: PgPool,
         chains: BTreeMap<ChainId, ServedChain>,
         outcomes: Outcomes,
         settle_wait: Duration,
     ) -> Self {
-        Self { pool, chains, outcomes, settle_wait }
+        Self { pool, chains, outcomes, settle_wait, turns: Turns::default() }
     }
 
     /// What this facilitator does: every configured chain in both versions, whatever their health.

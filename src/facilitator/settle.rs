@@ -3,11 +3,17 @@
 //! Success is handed out once: if a payer replays one payment to a resource server, that server asks
 //! twice, and two successes would sell two things for one payment (DESIGN.md 2.1).
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256};
 use sqlx::PgConnection;
-use tokio::time::Instant;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::Instant,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -26,6 +32,32 @@ use super::{
     Facilitator, FacilitatorError, ServedChain, check_mode,
     verify::{Verdict, read_books},
 };
+
+/// How often a claim is tried whose payer's other claims came between.
+const N_CLAIM_TRIES: usize = 5;
+/// How many claims may be made at a time, each of another payer.
+const N_TURNS: usize = 256;
+
+/// The turns of payers: of those who wait for their payer's earlier claims, one holds a connection.
+#[derive(Debug)]
+pub(super) struct Turns(Vec<Mutex<()>>);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self((0..N_TURNS).map(|_| Mutex::new(())).collect())
+    }
+}
+
+impl Turns {
+    /// Waits for the payer's turn. Payers may share one.
+    async fn of(&self, payer: Address) -> Option<MutexGuard<'_, ()>> {
+        let mut hasher = DefaultHasher::new();
+        payer.hash(&mut hasher);
+        let n_turns = u64::try_from(self.0.len()).ok()?;
+        let index = usize::try_from(hasher.finish().checked_rem(n_turns)?).ok()?;
+        Some(self.0.get(index)?.lock().await)
+    }
+}
 
 /// What came of a request to settle.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,12 +237,13 @@ impl Facilitator {
         verified: &Verified,
     ) -> Result<Result<ClaimOutcome, Refusal>, FacilitatorError> {
         let mut books = None;
-        loop {
+        for _ in 0..N_CLAIM_TRIES {
             if let Some(books) = books.take()
                 && let Err(refusal) = self.covered(chain, verified, books).await?
             {
                 return Ok(Err(refusal));
             }
+            let _turn = self.turns.of(verified.terms().authorization().payer).await;
             let mut db = self.pool.begin().await.during("claim a settlement")?;
             ledger::hold_payer(&mut db, verified).await?;
             let found = read_books(&mut db, chain, verified).await?;
@@ -228,6 +261,7 @@ impl Facilitator {
             }
             return Ok(Ok(outcome));
         }
+        Err(FacilitatorError::Busy)
     }
 
     async fn repeat(

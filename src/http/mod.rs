@@ -32,9 +32,6 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may take to send its body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where payments are judged. Its verdicts are most of what is asked.
-const VERIFY: &str = "/verify";
-
 /// What handlers share.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -58,7 +55,7 @@ enum Shape {
 /// The service's routes.
 pub fn service() -> impl HttpServiceFactory {
     web::scope("")
-        .service(question(VERIFY, Shape::Verify, web::post().to(verify::verify)))
+        .service(question("/verify", Shape::Verify, web::post().to(verify::verify)))
         .service(question("/settle", Shape::Settle, web::post().to(settle::settle)))
         .service(document("/supported", read().to(supported::supported)))
         .service(document("/openapi.yaml", read().to(openapi)))

@@ -20,14 +20,15 @@ use metrics::{Counter, Histogram};
 use tracing::Instrument as _;
 use uuid::Uuid;
 
-use super::VERIFY;
-
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id of a caller's that is kept; a longer one is replaced.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// Asked every few seconds by machines; their lines would bury the others.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
+/// Where payments are judged. Its verdicts are most of what is asked.
+const VERIFY: &str = "/verify";
 
 /// The pattern of a route, not the path: a caller's text must not make a new time series.
 #[derive(Debug, Clone, Copy)]
