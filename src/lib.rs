@@ -14,6 +14,7 @@ pub mod faults;
 pub mod http;
 pub mod ledger;
 pub mod merchants;
+pub mod promises;
 pub mod protocol;
 pub mod telemetry;
 pub mod verify;

@@ -18,7 +18,7 @@ use std::{
 const LAYERS: &[&[&str]] = &[
     &["domain", "faults"],
     &["config", "db", "protocol", "telemetry", "verify"],
-    &["chain", "discovery", "ledger", "limits", "merchants"],
+    &["chain", "discovery", "ledger", "limits", "merchants", "promises"],
     &["engine", "webhooks"],
     &["facilitator"],
     &["console", "http"],
@@ -50,6 +50,7 @@ const ABSENCES: &[(&str, &[&str])] = &[
     ("merchants", &["actix_web"]),
     ("discovery", &["actix_web"]),
     ("chain", &["sqlx", "actix_web"]),
+    ("promises", &["sqlx", "actix_web", "tokio::spawn"]),
     ("engine", &["actix_web", "SystemTime", "tokio::spawn"]),
     ("facilitator", &["actix_web", "SystemTime", "tokio::spawn", "StatusCode"]),
     ("http", &["sqlx", "alloy::providers", "SystemTime", "tokio::spawn"]),

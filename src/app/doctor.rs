@@ -1,6 +1,7 @@
 //! Looks at everything that a settlement needs, and says what is wrong.
 
 use alloy::primitives::{Address, utils::format_ether};
+use secrecy::SecretString;
 use serde::Serialize;
 use sqlx::PgPool;
 
@@ -9,6 +10,7 @@ use crate::{
     config::{ChainSettings, Settings},
     db,
     engine::{self, WalletStatus},
+    promises::Marks,
 };
 
 /// One thing that was looked at.
@@ -26,6 +28,9 @@ pub struct Finding {
 pub async fn examine(settings: &Settings) -> Vec<Finding> {
     super::install_tls_provider();
     let mut findings = vec![finding("database", database(settings).await)];
+    if let Some(url) = &settings.redis.url {
+        findings.push(finding("redis", redis(url).await));
+    }
     for (name, chain) in &settings.chains {
         let subject = format!("chains.{name}");
         findings.extend(endpoints(&subject, chain).await);
@@ -48,6 +53,12 @@ async fn database(settings: &Settings) -> anyhow::Result<String> {
         return Ok("answers, and has every migration".to_owned());
     }
     anyhow::bail!("answers, but lacks migrations; run `quittance migrate`")
+}
+
+/// Whether marks of payers can be kept there.
+async fn redis(url: &SecretString) -> anyhow::Result<String> {
+    let server = Marks::new(url)?.examine().await?;
+    Ok(format!("answers, and evicts nothing ({server})"))
 }
 
 /// One finding for each endpoint; a chain that has only one is called by its own name.

@@ -32,11 +32,12 @@ use crate::{
         SERVICE_PORT, Settings,
     },
     db,
-    domain::KeyMode,
+    domain::{ChainId, KeyMode},
     engine::{Engine, EngineOptions, FeeLimits, KeySources, Keys, Outcomes},
-    facilitator::{Coalescer, Facilitator, ServedChain},
+    facilitator::{Coalescer, Facilitator, Promises, ServedChain},
     http::{self, HEAD_TIMEOUT, State},
     merchants::Merchants,
+    promises::Marks,
     telemetry::{self, LogFormat},
     verify::Factories,
 };
@@ -68,6 +69,7 @@ pub struct Application {
     engines: Vec<Arc<Engine>>,
     verifications: Vec<Arc<Coalescer>>,
     outcomes: Outcomes,
+    promises: Arc<Promises>,
     state: State,
 }
 
@@ -103,20 +105,27 @@ impl Application {
 
         let (lease, replica_id) =
             (Duration::from_millis(settings.replica.lease_ms), Uuid::now_v7());
+        let marks = settings.redis.url.as_ref().map(Marks::new).transpose()?;
+        let promises = Arc::new(Promises::new(pool.clone(), marks));
         let mut chains = BTreeMap::new();
         for (name, chain) in &settings.chains {
             let engine = engine(&pool, chain, lease, replica_id)
                 .with_context(|| format!("set up chains.{name}"))?;
             let mode = if chain.test { KeyMode::Test } else { KeyMode::Live };
-            let served =
-                ServedChain::new(Arc::new(engine), mode, Factories::default(), pool.clone());
+            let served = ServedChain::new(Arc::new(engine), mode, Factories::default(), &promises);
             chains.insert(chain.id, served);
         }
         let engines = chains.values().map(|chain| Arc::clone(&chain.engine)).collect();
         let verifications = chains.values().map(ServedChain::verifications).collect();
         let outcomes = Outcomes::default();
         let settle_wait = Duration::from_millis(settings.settle.wait_ms);
-        let facilitator = Facilitator::new(pool.clone(), chains, outcomes.clone(), settle_wait);
+        let facilitator = Facilitator::new(
+            pool.clone(),
+            chains,
+            outcomes.clone(),
+            Arc::clone(&promises),
+            settle_wait,
+        );
         let state = State {
             facilitator: Arc::new(facilitator),
             merchants: Merchants::new(pool.clone()),
@@ -132,6 +141,7 @@ impl Application {
             engines,
             verifications,
             outcomes,
+            promises,
             state,
         })
     }
@@ -164,6 +174,10 @@ impl Application {
         }
         let (metrics, stop_metrics) = (self.state.metrics, stop_loops.clone());
         loops.spawn(async move { keep_up(metrics, &stop_metrics).await });
+        let (promises, stop_promises) = (Arc::clone(&self.promises), stop_loops.clone());
+        let chain_ids: Vec<ChainId> =
+            self.engines.iter().map(|engine| engine.chain().chain_id()).collect();
+        loops.spawn(async move { promises.run(&chain_ids, &stop_promises).await });
         let (outcomes, pool, engines) =
             (self.outcomes.clone(), self.pool.clone(), self.engines.clone());
         let waiting = stop_waiting.clone();

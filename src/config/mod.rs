@@ -54,6 +54,9 @@ pub struct Settings {
     pub operations: ListenSettings,
     /// Postgres.
     pub database: DatabaseSettings,
+    /// Redis, which is not needed.
+    #[serde(default)]
+    pub redis: RedisSettings,
     /// Settlement.
     #[serde(default)]
     pub settle: SettleSettings,
@@ -100,6 +103,15 @@ impl DatabaseSettings {
     pub const fn n_connections_max() -> u32 {
         20
     }
+}
+
+/// How to reach Redis.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RedisSettings {
+    /// `redis://user:password@host:port/database`, or `rediss://` for TLS. Without it, Postgres answers
+    /// what Redis would.
+    pub url: Option<SecretString>,
 }
 
 /// The longest wait that official clients survive: the Go and Python clients give up after 30 s.
@@ -268,6 +280,15 @@ impl Settings {
         within("settle.wait_ms", self.settle.wait_ms, 100, SETTLE_WAIT_MS_MAX)?;
         within("database.n_connections_max", self.database.n_connections_max.into(), 4, 1_000)?;
         within("replica.lease_ms", self.replica.lease_ms, 1_000, 60_000)?;
+        if let Some(url) = &self.redis.url {
+            let url = url.expose_secret();
+            if !url.starts_with("redis://") && !url.starts_with("rediss://") {
+                return invalid(
+                    "redis.url",
+                    "begins with neither redis:// nor rediss://".to_owned(),
+                );
+            }
+        }
         if self.chains.is_empty() {
             return invalid("chains", "no chain is configured".to_owned());
         }

@@ -163,6 +163,8 @@ mod tests {
         for (pairs, named) in [
             (&[("QUITTANCE__SERVER__PROT", "1")][..], "prot"),
             (&[("QUITTANCE__SERVER__PORT", "66000")], "port"),
+            (&[("QUITTANCE__REDIS__URL", "http://127.0.0.1:6379")], "redis.url"),
+            (&[("QUITTANCE__REDIS__URI", "redis://127.0.0.1:6379")], "uri"),
             (&[("QUITTANCE__CHAINS__BASE__ID", "8453")], "CAIP-2"),
             (&[("QUITTANCE__CHAINS__BASE__ID", "solana:x")], "not an EVM chain"),
             (&[("QUITTANCE__SETTLE__WAIT_MS", "28001")], "settle.wait_ms"),

@@ -11,8 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, future, stream::FuturesUnordered};
-use sqlx::PgPool;
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     sync::{Notify, oneshot},
     time::Instant,
@@ -21,11 +20,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{BlockId, Chain, ChainError, LENS_LIST_MAX, Question},
-    db::{DbError, During},
-    domain::UnixTime,
-    ledger::{self, PromiseKey, Promised},
+    db::DbError,
+    ledger::{PromiseKey, Promised},
     verify::{ChainSnapshot, PaymentKey},
 };
+
+use super::Promises;
 
 /// How many calls may be under way for one chain: with full lists, 26,000 verifications a second at an
 /// endpoint that takes 30 ms.
@@ -66,7 +66,7 @@ type Answer = Result<Arc<Seen>, Trouble>;
 #[derive(Debug)]
 pub struct Coalescer {
     chain: Chain,
-    pool: PgPool,
+    promises: Arc<Promises>,
     line: Mutex<Line>,
     arrived: Notify,
 }
@@ -82,19 +82,18 @@ struct Line {
 #[derive(Debug)]
 struct Entry {
     question: Question,
-    now: UnixTime,
     callers: Vec<oneshot::Sender<Answer>>,
 }
 
 impl Coalescer {
     /// A line in front of `chain`. Somebody has to [`Coalescer::run`] it.
-    pub fn new(chain: Chain, pool: PgPool) -> Self {
-        Self { chain, pool, line: Mutex::default(), arrived: Notify::new() }
+    pub fn new(chain: Chain, promises: Arc<Promises>) -> Self {
+        Self { chain, promises, line: Mutex::default(), arrived: Notify::new() }
     }
 
     /// What the newest block and the books say of a payment.
-    pub(super) async fn ask(&self, key: PaymentKey, question: Question, now: UnixTime) -> Answer {
-        let answer = self.enter(key, question, now)?;
+    pub(super) async fn ask(&self, key: PaymentKey, question: Question) -> Answer {
+        let answer = self.enter(key, question)?;
         match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
             Ok(Ok(answer)) => answer,
             // Nobody answers any more: the service is stopping.
@@ -106,7 +105,6 @@ impl Coalescer {
         &self,
         key: PaymentKey,
         question: Question,
-        now: UnixTime,
     ) -> Result<oneshot::Receiver<Answer>, Trouble> {
         let (caller, answer) = oneshot::channel();
         let mut line = self.lock();
@@ -119,7 +117,7 @@ impl Coalescer {
             metrics::counter!("quittance_verify_shed_total").increment(1);
             return Err(Trouble::Busy);
         }
-        line.waiting.insert(key.clone(), Entry { question, now, callers: vec![caller] });
+        line.waiting.insert(key.clone(), Entry { question, callers: vec![caller] });
         line.keys.push_back(key);
         drop(line);
         self.arrived.notify_one();
@@ -162,45 +160,52 @@ impl Coalescer {
 
     async fn answer(&self, list: Vec<Entry>) {
         let started = Instant::now();
-        let (mut questions, mut keys, mut callers, mut now) =
-            (Vec::with_capacity(list.len()), Vec::with_capacity(list.len()), Vec::new(), None);
+        let (mut questions, mut callers) =
+            (Vec::with_capacity(list.len()), Vec::with_capacity(list.len()));
         for entry in list {
-            let authorization = entry.question.authorization();
-            keys.push(PromiseKey {
-                asset: entry.question.asset(),
-                payer: authorization.payer,
-                nonce: authorization.nonce,
-            });
             questions.push(entry.question);
             callers.push(entry.callers);
-            now = now.max(Some(entry.now));
         }
-        let Some(now) = now else { return };
+        if questions.is_empty() {
+            return;
+        }
         let n_payments = u32::try_from(questions.len()).unwrap_or(u32::MAX);
-        let (seen, promises) = future::join(
-            self.chain.look(&questions, BlockId::latest()),
-            promised(&self.pool, &self.chain, &keys, now),
-        )
-        .await;
+        let seen = self.see(&questions).await;
         metrics::histogram!("quittance_lens_payments").record(n_payments);
         self.keep_pace(started.elapsed());
-        let trouble = match (seen, promises) {
-            (Ok(snapshots), Ok(promises)) => {
-                let promised = promises.promised.into_iter();
-                for ((snapshot, promised), callers) in
-                    snapshots.into_iter().zip(promised).zip(callers)
-                {
-                    let applied_head = promises.applied_head;
-                    tell(callers, &Ok(Arc::new(Seen { snapshot, promised, applied_head })));
+        let trouble = match seen {
+            Ok(seen) => {
+                for (seen, callers) in seen.into_iter().zip(callers) {
+                    tell(callers, &Ok(Arc::new(seen)));
                 }
                 return;
             }
-            (Err(error), _) => Trouble::Chain(Arc::new(error)),
-            (_, Err(error)) => Trouble::Db(Arc::new(error)),
+            Err(trouble) => trouble,
         };
         for callers in callers {
             tell(callers, &Err(trouble.clone()));
         }
+    }
+
+    /// The chain first, so that the books are not older than the block.
+    async fn see(&self, questions: &[Question]) -> Result<Vec<Seen>, Trouble> {
+        let snapshots = self
+            .chain
+            .look(questions, BlockId::latest())
+            .await
+            .map_err(|error| Trouble::Chain(Arc::new(error)))?;
+        let oldest = snapshots.iter().min_by_key(|snapshot| snapshot.block_number);
+        let Some(oldest) = oldest else { return Ok(Vec::new()) };
+        let (number, time) = (oldest.block_number, oldest.block_time);
+        let keys: Vec<PromiseKey> = questions.iter().map(key_of).collect();
+        let promises = self
+            .promises
+            .of(self.chain.chain_id(), number, time, &keys)
+            .await
+            .map_err(|error| Trouble::Db(Arc::new(error)))?;
+        let applied_head = promises.applied_head;
+        let seen = snapshots.into_iter().zip(promises.promised);
+        Ok(seen.map(|(snapshot, promised)| Seen { snapshot, promised, applied_head }).collect())
     }
 
     fn keep_pace(&self, took: Duration) {
@@ -222,14 +227,9 @@ fn expected_wait(n_waiting: usize, pace: Duration) -> Duration {
     pace.saturating_mul(u32::try_from(n_rounds).unwrap_or(u32::MAX))
 }
 
-async fn promised(
-    pool: &PgPool,
-    chain: &Chain,
-    keys: &[PromiseKey],
-    now: UnixTime,
-) -> Result<ledger::Promises, DbError> {
-    let mut conn = pool.acquire().await.during("read what is promised")?;
-    ledger::promised(&mut conn, chain.chain_id(), keys, now).await
+fn key_of(question: &Question) -> PromiseKey {
+    let authorization = question.authorization();
+    PromiseKey { asset: question.asset(), payer: authorization.payer, nonce: authorization.nonce }
 }
 
 fn tell(callers: Vec<oneshot::Sender<Answer>>, answer: &Answer) {

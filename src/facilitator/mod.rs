@@ -5,6 +5,7 @@
 
 mod coalesce;
 mod error;
+mod promised;
 mod settle;
 mod verdicts;
 mod verify;
@@ -28,6 +29,7 @@ use verdicts::Verdicts;
 
 pub use coalesce::Coalescer;
 pub use error::FacilitatorError;
+pub use promised::{Announced, Promises};
 pub use settle::SettleOutcome;
 
 /// A chain that is served.
@@ -46,8 +48,14 @@ pub struct ServedChain {
 
 impl ServedChain {
     /// What is served on the chain of `engine`. Somebody has to run its [`Self::verifications`].
-    pub fn new(engine: Arc<Engine>, mode: KeyMode, factories: Factories, pool: PgPool) -> Self {
-        let verifications = Arc::new(Coalescer::new(engine.chain().clone(), pool));
+    pub fn new(
+        engine: Arc<Engine>,
+        mode: KeyMode,
+        factories: Factories,
+        promises: &Arc<Promises>,
+    ) -> Self {
+        let verifications = Coalescer::new(engine.chain().clone(), Arc::clone(promises));
+        let verifications = Arc::new(verifications);
         Self { engine, mode, factories, verifications, verdicts: Arc::default() }
     }
 
@@ -63,6 +71,7 @@ pub struct Facilitator {
     pool: PgPool,
     chains: BTreeMap<ChainId, ServedChain>,
     outcomes: Outcomes,
+    promises: Arc<Promises>,
     settle_wait: Duration,
     turns: Turns,
 }
@@ -73,9 +82,10 @@ impl Facilitator {
         pool: PgPool,
         chains: BTreeMap<ChainId, ServedChain>,
         outcomes: Outcomes,
+        promises: Arc<Promises>,
         settle_wait: Duration,
     ) -> Self {
-        Self { pool, chains, outcomes, settle_wait, turns: Turns::default() }
+        Self { pool, chains, outcomes, promises, settle_wait, turns: Turns::default() }
     }
 
     /// What this facilitator does: every configured chain in both versions, whatever their health.

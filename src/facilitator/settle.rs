@@ -29,7 +29,7 @@ use crate::{
 };
 
 use super::{
-    Facilitator, FacilitatorError, ServedChain, check_mode,
+    Announced, Facilitator, FacilitatorError, ServedChain, check_mode,
     verify::{Verdict, read_books},
 };
 
@@ -255,6 +255,9 @@ impl Facilitator {
             }
             let outcome = ledger::claim(&mut db, claim, verified).await?;
             if outcome == ClaimOutcome::Claimed {
+                let announced = [Announced::from(verified.terms())];
+                let chain_id = chain.engine.chain().chain_id();
+                self.promises.announce(&mut db, chain_id, &announced).await?;
                 crash_point("accept.before_commit");
                 db.commit().await.during("claim a settlement")?;
                 crash_point("accept.after_commit");

@@ -70,7 +70,7 @@ impl Facilitator {
             Err(refusal) => return Ok((Err(refusal), None)),
         };
         let asset = chain.engine.chain().asset(terms.requirements().asset).await?;
-        let seen = chain.verifications.ask(key.clone(), Question::of(&terms), now).await?;
+        let seen = chain.verifications.ask(key.clone(), Question::of(&terms)).await?;
         let books = Books { promised: seen.promised.clone(), applied_head: seen.applied_head };
         let mut snapshot = seen.snapshot.clone();
         snapshot.token_name.clone_from(&asset.name);

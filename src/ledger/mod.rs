@@ -18,6 +18,7 @@ mod answer;
 mod claim;
 mod entry;
 mod event;
+mod filter;
 mod promised;
 mod settlement;
 mod transition;
@@ -28,6 +29,10 @@ pub use answer::{
 };
 pub use claim::{Claim, ClaimOutcome, claim, hold_payer};
 pub use entry::{GasShare, post_gas, reverse_gas};
+pub use filter::{
+    Filter, FilterSeen, FilterState, LiveAccount, Moment, begin_filter, distrust_filter, filter,
+    has_settled, live_accounts, moment, take_time, trust_filter,
+};
 pub use promised::{PromiseKey, Promised, Promises, promised};
 pub use settlement::{
     Settlement, find_by_authorization, find_by_idempotency_key, settlement, settlements,

@@ -75,6 +75,9 @@ fn describe() {
     metrics::describe_histogram!("quittance_http_request_duration_seconds", "Time to answer.");
     metrics::describe_counter!("quittance_verify_total", "Verdicts of /verify, by reason.");
     metrics::describe_counter!("quittance_settle_total", "Answers of /settle, by outcome.");
+    metrics::describe_counter!("quittance_promises_total", "Lists of promises, by who told them.");
+    metrics::describe_gauge!("quittance_redis_up", "1 while Redis is used.");
+    metrics::describe_counter!("quittance_redis_errors_total", "Calls to Redis that failed.");
     metrics::describe_counter!("quittance_settlements_total", "Settlements decided on chain.");
     metrics::describe_gauge!("quittance_settle_waiting", "Settlements whose callers wait.");
     metrics::describe_gauge!("quittance_wallet_in_flight", "Transactions that no block holds yet.");

@@ -21,6 +21,7 @@ mod lying_node;
 mod odd_token;
 mod poison;
 mod promises;
+mod redis_lost;
 mod reorg;
 mod restart;
 mod sending;

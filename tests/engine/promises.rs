@@ -1,4 +1,4 @@
-//! A payer promises the same money, or the same authorization, more than once.
+//! A payer promises the same money, or the same authorization, more than once: what the books say of it.
 
 use alloy::primitives::{Address, U256};
 use quittance::{

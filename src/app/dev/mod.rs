@@ -23,8 +23,8 @@ use sqlx::PgPool;
 use crate::{
     chain::Chain,
     config::{
-        ChainSettings, DatabaseSettings, ListenSettings, LogSettings, ReplicaSettings, Settings,
-        SettleSettings,
+        ChainSettings, DatabaseSettings, ListenSettings, LogSettings, RedisSettings,
+        ReplicaSettings, Settings, SettleSettings,
     },
     db,
     domain::{ChainId, KeyMode},
@@ -210,6 +210,7 @@ fn settings(
             url: SecretString::from(database_url),
             n_connections_max: DatabaseSettings::n_connections_max(),
         },
+        redis: RedisSettings::default(),
         settle: SettleSettings::default(),
         replica: ReplicaSettings::default(),
         log: LogSettings::default(),
