@@ -75,6 +75,7 @@ pub struct Coalescer {
 struct Line {
     keys: VecDeque<PaymentKey>,
     waiting: HashMap<PaymentKey, Entry>,
+    n_under_way: usize,
     /// What a call takes, of late.
     pace: Duration,
 }
@@ -83,6 +84,16 @@ struct Line {
 struct Entry {
     question: Question,
     callers: Vec<oneshot::Sender<Answer>>,
+}
+
+impl Line {
+    /// Whether a call is to begin now: nothing is under way, or a list is full.
+    fn is_time_to_ask(&self) -> bool {
+        match self.n_under_way {
+            0 => !self.keys.is_empty(),
+            n => self.keys.len() >= LENS_LIST_MAX && n < N_CALLS_MAX,
+        }
+    }
 }
 
 impl Coalescer {
@@ -119,8 +130,12 @@ impl Coalescer {
         }
         line.waiting.insert(key.clone(), Entry { question, callers: vec![caller] });
         line.keys.push_back(key);
+        let is_time = line.is_time_to_ask();
         drop(line);
-        self.arrived.notify_one();
+        // Otherwise the end of a call comes first, and looks at the line by itself.
+        if is_time {
+            self.arrived.notify_one();
+        }
         Ok(answer)
     }
 
@@ -128,29 +143,28 @@ impl Coalescer {
     pub async fn run(&self, stop: &CancellationToken) {
         let mut calls = FuturesUnordered::new();
         loop {
-            while let Some(list) = self.next_list(calls.len()) {
+            while let Some(list) = self.next_list() {
                 calls.push(self.answer(list));
             }
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.arrived.notified() => (),
-                Some(()) = calls.next(), if !calls.is_empty() => (),
+                Some(()) = calls.next(), if !calls.is_empty() => {
+                    let mut line = self.lock();
+                    line.n_under_way = line.n_under_way.saturating_sub(1);
+                }
             }
         }
     }
 
     /// What the next call asks, if there is to be one now.
-    fn next_list(&self, n_under_way: usize) -> Option<Vec<Entry>> {
+    fn next_list(&self) -> Option<Vec<Entry>> {
         let mut line = self.lock();
-        let n_waiting = line.keys.len();
-        let is_time = match n_under_way {
-            0 => n_waiting > 0,
-            n => n_waiting >= LENS_LIST_MAX && n < N_CALLS_MAX,
-        };
-        if !is_time {
+        if !line.is_time_to_ask() {
             return None;
         }
-        let n = n_waiting.min(LENS_LIST_MAX);
+        line.n_under_way = line.n_under_way.saturating_add(1);
+        let n = line.keys.len().min(LENS_LIST_MAX);
         let Line { keys, waiting, .. } = &mut *line;
         let taken = keys.drain(..n).filter_map(|key| waiting.remove(&key));
         // Who gave up is not looked at.

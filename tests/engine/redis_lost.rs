@@ -96,7 +96,8 @@ impl Replica {
     }
 
     async fn told_by(&self, block: &Block, keys: &[PromiseKey]) -> Vec<Promised> {
-        let told = self.promises.of(self.world_chain, block, keys).await.unwrap();
+        let told =
+            self.promises.of(self.world_chain, block.number, block.timestamp, keys).await.unwrap();
         assert_eq!(told.promised.len(), keys.len());
         told.promised
     }
