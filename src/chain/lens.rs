@@ -46,7 +46,7 @@ pub const CONTRACT_GAS_LIMIT: u64 = 500_000;
 /// The gas of such a payment along with the deployment of the payer's wallet.
 pub const DEPLOYMENT_GAS_LIMIT: u64 = 1_000_000;
 /// What a transaction costs before its call runs: 21,000, and its calldata.
-const LONE_CALL_GAS: u64 = 30_000;
+pub(super) const LONE_CALL_GAS: u64 = 30_000;
 /// What endpoints give a call at most, if they are not told otherwise (geth and reth `rpc.gascap`).
 const CALL_GAS_MAX: u64 = 50_000_000;
 /// What a call takes besides its payments, with room for a payer that turns out to have code.
@@ -56,7 +56,7 @@ const PAYMENT_GAS: u64 = 200_000;
 /// What it takes to create the lens, and to return an answer as code (200 a byte).
 const CREATION_GAS: u64 = 7_000_000;
 /// Where the override puts the lens; nobody has the key, and nothing is there.
-const LENS_ADDRESS: Address = address!("71c3e00000000000000000000000000000001e55");
+pub(super) const LENS_ADDRESS: Address = address!("71c3e00000000000000000000000000000001e55");
 
 /// The third parameter of `eth_call`.
 static OVERRIDES: LazyLock<Box<RawValue>> = LazyLock::new(|| {
@@ -387,5 +387,6 @@ fn seen(sight: &Lens::Sight) -> impl Iterator<Item = ChainSnapshot> {
         balance: facts.hasBalance.then(|| Amount::from_base_units(facts.balance)),
         token_name: None,
         token_version: None,
+        domain_separator: None,
     })
 }

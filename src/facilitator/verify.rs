@@ -75,6 +75,7 @@ impl Facilitator {
         let mut snapshot = seen.snapshot.clone();
         snapshot.token_name.clone_from(&asset.name);
         snapshot.token_version.clone_from(&asset.version);
+        snapshot.domain_separator = asset.domain_separator;
         let verdict = against(terms, &snapshot).map(Arc::new);
         if let Ok(verified) = &verdict {
             chain.verdicts.keep(key, verified);

@@ -1,8 +1,10 @@
 //! The checks that the chain's facts decide.
 
+use alloy::primitives::B256;
+
 use crate::domain::{Amount, InvalidReason, PayerKind, PaymentRequest, Refusal, UnixTime};
 
-use super::{Consent, Terms, terms::check_time};
+use super::{Consent, Terms, digest::domain_separator, terms::check_time};
 
 /// What the chain says about one payment, all of it at one block. Plain facts, no judgement.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub struct ChainSnapshot {
     pub token_name: Option<String>,
     /// `version()`; `None` if the asset does not answer it.
     pub token_version: Option<String>,
+    /// `DOMAIN_SEPARATOR()`; `None` if the asset does not answer it.
+    pub domain_separator: Option<B256>,
     /// `balanceOf(payer)`; `None` if the asset does not answer it.
     pub balance: Option<Amount>,
 }
@@ -216,8 +220,23 @@ fn diagnosis(terms: &Terms, chain: &ChainSnapshot, revert: &str) -> Refusal {
             InvalidReason::InsufficientBalance,
             format!("the payer holds {balance} of {}", terms.authorization.amount),
         ),
-        _ => Refusal::new(InvalidReason::SimulationFailed, revert),
+        _ => Refusal::new(InvalidReason::SimulationFailed, explained(terms, chain, revert)),
     }
+}
+
+/// What the contract said, and what it may not have known how to say: that signatures are made over
+/// another domain. Names alone do not tell, because a token may sign under others than it shows.
+fn explained(terms: &Terms, chain: &ChainSnapshot, revert: &str) -> String {
+    let (requirements, domain) = (&terms.requirements, &terms.token_domain);
+    let asked = domain_separator(requirements.chain_id, requirements.asset, domain);
+    if chain.domain_separator.is_none_or(|on_chain| on_chain == asked) {
+        return revert.to_owned();
+    }
+    format!(
+        "{revert}; the token's DOMAIN_SEPARATOR is not that of name {:?}, version {:?} on {}, so it \
+         does not know what was signed",
+        domain.name, domain.version, requirements.chain_id
+    )
 }
 
 fn refuse<T>(reason: InvalidReason, message: String) -> Result<T, Refusal> {

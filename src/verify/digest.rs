@@ -3,7 +3,7 @@
 use alloy::{
     primitives::{Address, B256},
     sol,
-    sol_types::{SolStruct, eip712_domain},
+    sol_types::{Eip712Domain, SolStruct, eip712_domain},
 };
 
 use crate::domain::{Authorization, ChainId, TokenDomain};
@@ -28,12 +28,6 @@ pub fn authorization_digest(
     domain: &TokenDomain,
     authorization: &Authorization,
 ) -> B256 {
-    let domain = eip712_domain! {
-        name: domain.name.clone(),
-        version: domain.version.clone(),
-        chain_id: chain_id.eip155(),
-        verifying_contract: asset,
-    };
     TransferWithAuthorization {
         from: authorization.payer,
         to: authorization.payee,
@@ -42,5 +36,19 @@ pub fn authorization_digest(
         validBefore: authorization.valid_before,
         nonce: *authorization.nonce.as_bytes(),
     }
-    .eip712_signing_hash(&domain)
+    .eip712_signing_hash(&signing_domain(chain_id, asset, domain))
+}
+
+/// What the token's `DOMAIN_SEPARATOR` is if `domain` is its signing domain.
+pub(super) fn domain_separator(chain_id: ChainId, asset: Address, domain: &TokenDomain) -> B256 {
+    signing_domain(chain_id, asset, domain).separator()
+}
+
+fn signing_domain(chain_id: ChainId, asset: Address, domain: &TokenDomain) -> Eip712Domain {
+    eip712_domain! {
+        name: domain.name.clone(),
+        version: domain.version.clone(),
+        chain_id: chain_id.eip155(),
+        verifying_contract: asset,
+    }
 }

@@ -9,7 +9,7 @@
     reason = "a test fails by panicking, and an absent JSON member reads as null"
 )]
 
-use alloy::primitives::{Address, B256, U256};
+use alloy::primitives::{Address, B256, U256, b256};
 use quittance::{
     domain::{
         Amount, Authorization, InvalidReason, PaymentRequest, Refusal, TokenDomain, UnixTime,
@@ -106,6 +106,45 @@ fn our_reasons_are_words_that_clients_know() {
     }
 }
 
+/// A payment that cannot be made, though the names are right: if the token signs under others, that is
+/// said beside its own word, and is no reason of its own.
+#[test]
+fn a_domain_that_is_not_the_tokens_is_told_with_its_revert() {
+    let file = vectors();
+    let now = UnixTime::from_seconds(file["now"].as_u64().unwrap());
+    let vectors = file["vectors"].as_array().unwrap();
+    let vector = vectors.iter().find(|vector| vector["id"] == "eip3009-ok-base").unwrap();
+    let request = request(vector);
+    let told = |domain_separator, balance: u64, token_name: &str| {
+        let snapshot = ChainSnapshot {
+            simulation: Simulation::Reverts("FiatTokenV2: invalid signature".to_owned()),
+            domain_separator,
+            balance: Some(Amount::from_base_units(U256::from(balance))),
+            token_name: Some(token_name.to_owned()),
+            ..snapshot(&vector["chainState"], &request)
+        };
+        let terms = terms(&request, now, &factories(vector)).unwrap();
+        against(terms, &snapshot).unwrap_err()
+    };
+    let (name, simulation) = ("USD Coin", InvalidReason::SimulationFailed);
+    // USDC's on Base (x402 reference 3.2).
+    let right = b256!("02fa7265e7c5d81118673727957699e4d68f74cd74b7db77da710fe8a2c7834f");
+    for unknown_or_right in [None, Some(right)] {
+        let refusal = told(unknown_or_right, u64::MAX, name);
+        assert_eq!(refusal, Refusal::new(simulation, "FiatTokenV2: invalid signature"));
+    }
+    let refusal = told(Some(B256::ZERO), u64::MAX, name);
+    assert_eq!(refusal.reason, simulation);
+    for word in ["FiatTokenV2: invalid signature; ", "DOMAIN_SEPARATOR", "\"USD Coin\"", "8453"] {
+        assert!(refusal.message.contains(word), "{}", refusal.message);
+    }
+    // What comes before it in the order of reasons is told before it.
+    let earlier = InvalidReason::InsufficientBalance;
+    assert_eq!(told(Some(B256::ZERO), 0, name).reason, earlier);
+    let earlier = InvalidReason::TokenNameMismatch;
+    assert_eq!(told(Some(B256::ZERO), u64::MAX, "USDC").reason, earlier);
+}
+
 fn vectors() -> Value {
     serde_json::from_str(include_str!("vectors.json")).unwrap()
 }
@@ -165,6 +204,7 @@ fn snapshot(state: &Value, request: &PaymentRequest) -> ChainSnapshot {
         authorization_used: Some(state["nonceUsed"].as_bool().unwrap_or_default()),
         token_name: state["tokenName"].as_str().map(str::to_owned),
         token_version: Some(state["tokenVersion"].as_str().unwrap_or("2").to_owned()),
+        domain_separator: None,
         balance: Some(balance.unwrap_or(Amount::from_base_units(U256::MAX))),
     }
 }

@@ -77,6 +77,7 @@ impl State {
             ),
             token_name: Some(TOKEN_NAME.to_owned()),
             token_version: Some(TOKEN_VERSION.to_owned()),
+            domain_separator: None,
             balance: Some(if is_poor { Amount::ZERO } else { authorization.amount }),
         }
     }
