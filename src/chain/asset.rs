@@ -22,9 +22,9 @@ use super::{
 };
 
 /// How many assets are remembered.
-const N_ASSETS_MAX: u64 = 10_000;
+pub(super) const N_ASSETS_MAX: u64 = 10_000;
 /// For how long: a token behind a proxy may be upgraded.
-const ASSET_TTL: Duration = Duration::from_secs(600);
+pub(super) const ASSET_TTL: Duration = Duration::from_secs(600);
 
 /// What a token says of itself. What it does not answer is `None`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -24,6 +24,7 @@ use super::{
     error::ChainErrorKind,
     reply::{BlockReply, FeeHistoryReply, LogReply, ReceiptReply},
     token::{Token, authorization_topics},
+    trial::Trials,
 };
 
 /// How many blocks one search for logs spans at first. Many endpoints allow ten thousand; this many
@@ -63,13 +64,19 @@ pub struct Chain {
     chain_id: ChainId,
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) assets: Assets,
+    pub(super) trials: Trials,
 }
 
 impl Chain {
     /// Prepares the connections. Nothing is sent yet; see [`Chain::check`].
     pub fn new(options: &ChainOptions) -> Result<Self, ChainError> {
         let endpoints = Arc::new(Endpoints::new(options)?);
-        Ok(Self { chain_id: options.chain_id, endpoints, assets: Assets::default() })
+        Ok(Self {
+            chain_id: options.chain_id,
+            endpoints,
+            assets: Assets::default(),
+            trials: Trials::default(),
+        })
     }
 
     /// Which chain this is.

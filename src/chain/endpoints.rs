@@ -125,6 +125,19 @@ pub(super) struct Endpoints {
     standings: Mutex<Standings>,
 }
 
+/// How long whoever asks is made to wait for another endpoint's word.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    lasts: Duration,
+    started_at: Instant,
+}
+
+impl Patience {
+    pub(super) fn is_over(self) -> bool {
+        self.started_at.elapsed() >= self.lasts
+    }
+}
+
 /// Why nobody answered: the first endpoint that was asked, and its trouble.
 pub(super) type Failure = (EndpointName, ChainErrorKind);
 
@@ -159,11 +172,10 @@ impl Endpoints {
         &self,
         question: impl Fn(Arc<Endpoint>) -> Asked,
     ) -> Result<T, Failure> {
-        let patience = self.timeout.saturating_mul(PATIENCE_IN_TIMEOUTS);
-        let started_at = Instant::now();
+        let patience = self.patience();
         let mut failure: Option<Failure> = None;
         for endpoint in self.candidates() {
-            if failure.is_some() && started_at.elapsed() >= patience {
+            if failure.is_some() && patience.is_over() {
                 break;
             }
             let asked = match self.identify_if_new(&endpoint).await {
@@ -184,10 +196,29 @@ impl Endpoints {
         Err(failure.expect("there is an endpoint, and it did not answer"))
     }
 
+    /// How long further endpoints are tried, from now on.
+    pub(super) fn patience(&self) -> Patience {
+        Patience {
+            lasts: self.timeout.saturating_mul(PATIENCE_IN_TIMEOUTS),
+            started_at: Instant::now(),
+        }
+    }
+
     /// The endpoints that a question goes to, in this order.
     pub(super) fn candidates(&self) -> Vec<Arc<Endpoint>> {
         let indices = self.lock().candidates();
         indices.into_iter().filter_map(|index| self.list.get(index).cloned()).collect()
+    }
+
+    /// Those, and after them all others.
+    pub(super) fn candidates_and_others(&self) -> Vec<Arc<Endpoint>> {
+        let mut endpoints = self.candidates();
+        for endpoint in &self.list {
+            if !endpoints.iter().any(|candidate| candidate.index == endpoint.index) {
+                endpoints.push(Arc::clone(endpoint));
+            }
+        }
+        endpoints
     }
 
     pub(super) fn fitness(&self, endpoint: &Endpoint) -> Fitness {

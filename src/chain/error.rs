@@ -128,6 +128,36 @@ fn is_too_many_calls(refusal: &ErrorPayload) -> bool {
         || (refusal.code == LIMIT_EXCEEDED_CODE && !says(&SEARCH_WORDS))
 }
 
+/// JSON-RPC codes by which nodes say that they do not know a method: JSON-RPC 2.0, and EIP-1474.
+const UNKNOWN_METHOD_CODES: [i64; 2] = [-32_601, -32_004];
+
+/// Words by which nodes and providers say the same under other codes.
+const UNKNOWN_METHOD_WORDS: [&str; 6] = [
+    "method not found",
+    "unknown method",
+    "unsupported method",
+    "method not supported",
+    "is not available",
+    "is not supported",
+];
+
+/// Whether the endpoint says that it does not know the method that it was asked.
+pub(super) fn is_unknown_method(error: &ChainErrorKind) -> bool {
+    let says_so = |text: &str| {
+        let text = text.to_lowercase();
+        UNKNOWN_METHOD_WORDS.iter().any(|words| text.contains(words))
+    };
+    match error {
+        ChainErrorKind::Rpc(RpcError::ErrorResp(refusal)) => {
+            UNKNOWN_METHOD_CODES.contains(&refusal.code) || says_so(&refusal.message)
+        }
+        ChainErrorKind::Rpc(RpcError::Transport(TransportErrorKind::HttpError(error))) => {
+            (400..500).contains(&error.status) && says_so(&error.body)
+        }
+        _ => false,
+    }
+}
+
 /// JSON-RPC codes by which nodes say that the EVM ran and the call failed.
 ///
 /// 3: go-ethereum, reth, anvil. -32015: Nethermind.
@@ -174,7 +204,29 @@ pub(super) fn revert_text(data: Option<&Bytes>, message: &str) -> String {
 mod tests {
     use alloy::transports::{RpcError, TransportErrorKind};
 
-    use super::ChainErrorKind;
+    use super::{ChainErrorKind, is_unknown_method};
+
+    #[test]
+    fn an_unknown_method_is_told_from_other_refusals() {
+        let http = |status, body: &str| {
+            ChainErrorKind::of_call(TransportErrorKind::http_error(status, body.to_owned()))
+        };
+        for (is_unknown, what) in [
+            (true, refusal(-32_601, "Method not found")),
+            (true, refusal(-32_601, "the method eth_simulateV1 does not exist/is not available")),
+            (true, refusal(-32_004, "eth_simulateV1")),
+            (true, refusal(-32_600, "Unsupported method: eth_simulateV1 on BASE_MAINNET")),
+            (true, http(400, r#"{"error":{"message":"method is not available"}}"#)),
+            (false, refusal(-32_000, "header not found")),
+            (false, refusal(-32_602, "invalid params")),
+            (false, refusal(-32_005, "limit exceeded")),
+            (false, refusal(3, "execution reverted")),
+            (false, http(503, "the service is not available")),
+            (false, ChainErrorKind::Rpc(RpcError::NullResp)),
+        ] {
+            assert_eq!(is_unknown_method(&what), is_unknown, "{what}");
+        }
+    }
 
     fn refusal(code: i64, message: &str) -> ChainErrorKind {
         let payload = serde_json::json!({ "code": code, "message": message });

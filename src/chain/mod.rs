@@ -14,6 +14,7 @@ mod settler;
 mod standing;
 mod survey;
 mod token;
+mod trial;
 
 pub use alloy::eips::{BlockId, BlockNumberOrTag};
 
@@ -28,3 +29,4 @@ pub use standing::LAG_BLOCKS_MAX;
 pub use token::{
     Fate, TRANSFER_GAS_LIMIT, TokenEvent, contract_transfer_calldata, fate, transfer_calldata,
 };
+pub use trial::Testimony;

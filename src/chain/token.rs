@@ -145,6 +145,25 @@ pub fn fate(receipt: &Receipt, asset: Address, authorization: &Authorization) ->
     }
 }
 
+/// What `receipt`, which is of a payment by `authorization` that was made, lacks as a proof of it.
+pub(super) fn missing_proof(
+    receipt: &Receipt,
+    asset: Address,
+    authorization: &Authorization,
+) -> Option<&'static str> {
+    match fate(receipt, asset, authorization) {
+        Fate::Paid(_) => None,
+        Fate::Consumed => Some(
+            "there is no Transfer event of the whole amount from the payer to the payee beside its \
+             AuthorizationUsed event",
+        ),
+        Fate::Unknown => Some(
+            "there is no AuthorizationUsed event of the payer and the authorization nonce, or it \
+             cannot be told to which Transfer event it belongs",
+        ),
+    }
+}
+
 fn is_transfer(log: &Log, authorization: &Authorization) -> bool {
     let transfer = [
         Token::Transfer::SIGNATURE_HASH,

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use tokio::time::Instant;
 
 use crate::{
-    chain::Question,
+    chain::{Question, Testimony},
     db::During,
     domain::{Amount, InvalidReason, PaymentRequest, Refusal, SettlementStatus, UnixTime},
     ledger::{self, PromiseKey, Promised},
@@ -76,11 +76,15 @@ impl Facilitator {
         snapshot.token_name.clone_from(&asset.name);
         snapshot.token_version.clone_from(&asset.version);
         snapshot.domain_separator = asset.domain_separator;
-        let verdict = against(terms, &snapshot).map(Arc::new);
-        if let Ok(verified) = &verdict {
-            chain.verdicts.keep(key, verified);
+        let verified = match against(terms, &snapshot) {
+            Ok(verified) => Arc::new(verified),
+            Err(refusal) => return Ok((Err(refusal), Some(books))),
+        };
+        if let Err(refusal) = check_asset(chain, &verified).await? {
+            return Ok((Err(refusal), Some(books)));
         }
-        Ok((verdict, Some(books)))
+        chain.verdicts.keep(key, &verified);
+        Ok((Ok(verified), Some(books)))
     }
 
     /// Whether the payer's balance covers the payment beside everything else that it has promised.
@@ -115,6 +119,26 @@ impl Facilitator {
         let mut conn = self.pool.acquire().await.during("read what is promised")?;
         read_books(&mut conn, chain, verified).await
     }
+}
+
+/// Refuses assets whose events would not prove a payment.
+async fn check_asset(
+    chain: &ServedChain,
+    verified: &Verified,
+) -> Result<Result<(), Refusal>, FacilitatorError> {
+    let chain = chain.engine.chain();
+    let message = match chain.testimony(verified).await? {
+        Testimony::Proves => return Ok(Ok(())),
+        Testimony::Lacks(what) => {
+            format!("the asset's events would not prove that it was paid: {what}")
+        }
+        Testimony::Unheard => format!(
+            "whether the asset's events prove payments cannot be found out: the operator has no \
+             endpoint of {} with eth_simulateV1",
+            chain.chain_id()
+        ),
+    };
+    Ok(Err(Refusal::new(InvalidReason::Eip3009NotSupported, message)))
 }
 
 /// What the books hold against one payment, at one moment.

@@ -1,8 +1,13 @@
 //! Tokens that are not USDC: any merchant can name any contract.
 
+use alloy::primitives::Address;
+use quittance::app::dev::{Buyer, Market};
 use serde_json::json;
 
-use crate::{settle_in_background, support::World};
+use crate::{
+    answers, assert_all_paid, settle_in_background,
+    support::{Emits, World, token_that_emits},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_halts_stops_nobody_else() {
@@ -71,6 +76,44 @@ async fn a_contract_that_accepts_every_call_is_no_token() {
         assert!(told.contains("invalid_exact_evm_eip3009_not_supported"), "{told}");
     }
     assert_eq!(world.count("select count(*) from settlement").await, 0);
+    service.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_turns_silent_is_never_told_to_be_paid() {
+    let world = World::stepped().await;
+    let service = world.service().await;
+    let (asset, market) = (Address::repeat_byte(0xa0), world.services.chain.market());
+    let buyer = |n: usize| {
+        let market = Market { asset, ..market.clone() };
+        Buyer::new(&world.services.chain.payers[n], market).unwrap()
+    };
+    let payment = |n: usize| buyer(n).request(&world.authorization(n, 10_000)).unwrap();
+    let sound = token_that_emits(&[Emits::Used, Emits::Transfer]);
+    world.node.set_code(asset, &sound).await;
+    world.node.mine(1).await;
+    let first = settle_in_background(&service, &payment(0));
+    world.node.until_pending(1).await;
+    world.node.mine(1).await;
+    assert_all_paid(&answers(vec![first]).await);
+
+    // Found good, it is not tried again: what it does now is seen in the block.
+    world.node.set_code(asset, &token_that_emits(&[])).await;
+    world.node.mine(1).await;
+    let second = settle_in_background(&service, &payment(1));
+    world.node.until_pending(1).await;
+    world.node.mine(1).await;
+    world.until("select count(*) from event where detail like 'mined without%'", 1).await;
+    let undecided = "select count(*) from settlement where status in ('claimed', 'submitted')";
+    assert_eq!(world.count(undecided).await, 1);
+
+    world.node.set_code(asset, &sound).await;
+    world.node.mine(1).await;
+    world.node.until_pending(1).await;
+    world.node.mine(1).await;
+    assert_all_paid(&answers(vec![second]).await);
+    world.check_books().await;
     service.stop().await;
     world.stop().await;
 }

@@ -14,6 +14,7 @@ mod proxy;
 mod redis;
 mod service;
 mod spare_node;
+mod token;
 mod world;
 
 pub use dead_endpoint::DeadEndpoint;
@@ -24,4 +25,5 @@ pub use pg_proxy::PgProxy;
 pub use proxy::{Dialect, Envelope, Fault, Proxy, Refusal, Sent, Trouble};
 pub use redis::{Door, REDIS_URL, Redis};
 pub use service::{Answer, Service};
+pub use token::{Emits, token_that_emits};
 pub use world::{BLOCK_GAS_LIMIT, DATABASE_URL, RPC_URL, WALLET_MNEMONIC, World, now};

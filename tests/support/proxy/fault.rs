@@ -33,6 +33,8 @@ pub enum Fault {
     WebPage,
     /// Answers 200 and, as JSON-RPC, that there were too many calls.
     RateLimited,
+    /// Does not know the method.
+    UnknownMethod,
 }
 
 /// What comes back although the node was reached.

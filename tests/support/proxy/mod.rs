@@ -286,6 +286,9 @@ impl Target {
             Some(Fault::RateLimited) => {
                 Some(json!({ "error": { "code": -32_005, "message": "limit exceeded" } }))
             }
+            Some(Fault::UnknownMethod) => {
+                Some(json!({ "error": { "code": -32_601, "message": "Method not found" } }))
+            }
             Some(Fault::Refuse(refused)) => Some(refusal(refused)),
             Some(Fault::ChainId(id)) => match call.call["method"].as_str() {
                 Some("eth_chainId") => Some(json!({ "result": format!("{id:#x}") })),
@@ -416,7 +419,8 @@ fn is_of_connection(fault: &Fault) -> bool {
         | Fault::Refuse(_)
         | Fault::Answer(_)
         | Fault::ShortRange
-        | Fault::RateLimited => false,
+        | Fault::RateLimited
+        | Fault::UnknownMethod => false,
     }
 }
 
