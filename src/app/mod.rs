@@ -205,6 +205,7 @@ impl Application {
         operations_handle.stop(false).await;
         served.await.context("serve")??;
         operated.await.context("serve operations")??;
+        self.promises.let_go();
         self.pool.close().await;
         tracing::info!("stopped");
         anyhow::ensure!(!is_broken, "a loop of the engine ended by itself; the log says why");

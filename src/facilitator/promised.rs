@@ -14,11 +14,15 @@
 //! generation, or take the trust back. Those that have ended are in the books, from which their payers are
 //! marked. Only then the generation is trusted, once.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use alloy::primitives::{Address, U256};
 use futures_util::{TryStreamExt as _, future::join_all};
-use sqlx::{Acquire as _, PgConnection, PgPool};
+use sqlx::{Acquire as _, PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -45,6 +49,9 @@ const LOSS_INTERVAL: Duration = Duration::from_millis(100);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often it is looked whether they have.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
+/// How many connections are kept for lists: one for the call that reads the books while the others read
+/// the chain, and one more.
+const N_CONNECTIONS_KEPT: usize = 2;
 /// How many payers are marked in one call.
 const N_MARKED_AT_ONCE: usize = 500;
 
@@ -52,6 +59,7 @@ const N_MARKED_AT_ONCE: usize = 500;
 #[derive(Debug)]
 pub struct Promises {
     pool: PgPool,
+    kept: Mutex<Vec<PoolConnection<Postgres>>>,
     marks: Option<Marks>,
     /// Wakes the loop: marks were lost.
     lost: Notify,
@@ -95,7 +103,7 @@ enum BuildError {
 impl Promises {
     /// Without `marks` the books answer everything.
     pub const fn new(pool: PgPool, marks: Option<Marks>) -> Self {
-        Self { pool, marks, lost: Notify::const_new() }
+        Self { pool, kept: Mutex::new(Vec::new()), marks, lost: Notify::const_new() }
     }
 
     /// What was promised against those payments on one chain, which are verified by what the block `number`, of
@@ -107,12 +115,48 @@ impl Promises {
         time: UnixTime,
         keys: &[PromiseKey],
     ) -> Result<ledger::Promises, DbError> {
+        let kept = self.kept().pop();
+        if let Some(mut conn) = kept
+            && let Ok(told) = self.read(&mut conn, chain_id, (number, time), keys).await
+        {
+            self.keep(conn);
+            return Ok(told);
+        }
+        // None was kept, or it broke meanwhile; the pool tries those that it gives out.
         let mut conn = self.pool.acquire().await.during("read what is promised")?;
-        let Some((applied_head, maybe)) =
-            self.marked(&mut conn, chain_id, (number, time), keys).await?
+        let told = self.read(&mut conn, chain_id, (number, time), keys).await?;
+        self.keep(conn);
+        Ok(told)
+    }
+
+    /// Keeps a connection for the next list: the pool asks the server twice more for each use.
+    fn keep(&self, conn: PoolConnection<Postgres>) {
+        let mut kept = self.kept();
+        if kept.len() < N_CONNECTIONS_KEPT {
+            kept.push(conn);
+        }
+    }
+
+    /// Gives back what is kept, so that the pool can be closed. Nobody may ask any more.
+    pub fn let_go(&self) {
+        self.kept().clear();
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<PoolConnection<Postgres>>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn read(
+        &self,
+        conn: &mut PgConnection,
+        chain_id: ChainId,
+        (number, time): (u64, UnixTime),
+        keys: &[PromiseKey],
+    ) -> Result<ledger::Promises, DbError> {
+        let Some((applied_head, maybe)) = self.marked(conn, chain_id, (number, time), keys).await?
         else {
             count("postgres");
-            return ledger::promised(&mut conn, chain_id, keys, time).await;
+            return ledger::promised(conn, chain_id, keys, time).await;
         };
         count("redis");
         let nothing = vec![Promised::NOTHING; keys.len()];
@@ -121,7 +165,7 @@ impl Promises {
             return Ok(all);
         }
         let asked: Vec<PromiseKey> = maybe.iter().map(|(_, key)| *key).collect();
-        let told = ledger::promised(&mut conn, chain_id, &asked, time).await?;
+        let told = ledger::promised(conn, chain_id, &asked, time).await?;
         all.applied_head = told.applied_head;
         for ((position, _), promised) in maybe.iter().zip(told.promised) {
             if let Some(place) = all.promised.get_mut(*position) {

@@ -25,6 +25,7 @@ mod redis_lost;
 mod reorg;
 mod restart;
 mod sending;
+mod smart_wallets;
 mod tools;
 mod wallets_cli;
 

@@ -479,6 +479,10 @@ async fn services_refuse_what_another_claimed_while_redis_comes_and_goes() {
         }
         asked.push(settle_in_background(&replicas[0], payment));
         world.until("select count(*) from settlement", n).await;
+        if n == 1 {
+            let marks: Vec<String> = redis.command(&["keys", "quittance:promised:*"]).await;
+            assert_eq!((marks.len(), world.count(TRUSTED).await), (1, 1), "{marks:?}");
+        }
         for replica in &replicas {
             let answer = replica.verify(payment).await;
             assert_eq!(
