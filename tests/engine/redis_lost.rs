@@ -130,6 +130,7 @@ impl Replica {
     async fn end(self) {
         self.stop.cancel();
         self.run.await.unwrap();
+        self.promises.let_go();
         self.books.close().await;
     }
 }
