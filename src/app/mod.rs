@@ -112,7 +112,9 @@ impl Application {
             let engine = engine(&pool, chain, lease, replica_id)
                 .with_context(|| format!("set up chains.{name}"))?;
             let mode = if chain.test { KeyMode::Test } else { KeyMode::Live };
-            let served = ServedChain::new(Arc::new(engine), mode, Factories::default(), &promises);
+            let factories =
+                chain.wallet_factories.clone().map_or_else(Factories::default, Factories::of);
+            let served = ServedChain::new(Arc::new(engine), mode, factories, &promises);
             chains.insert(chain.id, served);
         }
         let engines = chains.values().map(|chain| Arc::clone(&chain.engine)).collect();

@@ -4,6 +4,7 @@ mod source;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
+use alloy::primitives::Address;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -211,6 +212,10 @@ pub struct ChainSettings {
     /// What opens them.
     #[serde(default)]
     pub wallet_keystore_password: Option<SecretString>,
+    /// The factories whose wallets are deployed along with a payment (ERC-6492), in place of the default
+    /// ones: a list, or addresses separated by commas. An empty one is none.
+    #[serde(default, deserialize_with = "source::addresses")]
+    pub wallet_factories: Option<Vec<Address>>,
     /// How many payments may share a transaction, within what the chain allows one.
     #[serde(default = "ChainSettings::n_payments_per_transaction_max")]
     pub n_payments_per_transaction_max: usize,

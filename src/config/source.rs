@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use alloy::primitives::Address;
 use config::{Config, Environment, File};
 use serde::{Deserialize, Deserializer};
 
@@ -82,6 +83,29 @@ pub(super) fn wei<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D:
     text.parse().map_err(not_wei)
 }
 
+/// Addresses: a list of them in files, and text with commas, which is what variables hold.
+pub(super) fn addresses<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<Address>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Listed {
+        Text(String),
+        List(Vec<String>),
+    }
+    let listed = match Listed::deserialize(deserializer)? {
+        Listed::Text(text) if text.trim().is_empty() => Vec::new(),
+        Listed::Text(text) => text.split(',').map(str::to_owned).collect(),
+        Listed::List(list) => list,
+    };
+    let parsed = listed.iter().map(|text| {
+        let problem = || format!("{text:?} is not an address, 0x and 40 hex digits");
+        let digits = text.trim().strip_prefix("0x").ok_or_else(problem)?;
+        digits.parse().map_err(|_| problem())
+    });
+    parsed.collect::<Result<_, _>>().map(Some).map_err(serde::de::Error::custom)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
@@ -127,6 +151,38 @@ mod tests {
         for wrong in ["-1", "1.5", "1 gwei", ""] {
             let problem = fees(wrong).unwrap_err().to_string();
             assert!(problem.contains("is not a whole number of wei"), "{wrong:?}: {problem}");
+        }
+    }
+
+    #[test]
+    fn factories_are_a_list_or_separated_by_commas_and_can_be_none() {
+        let (first, second) =
+            ("0x".to_owned() + &"1".repeat(40), "0x".to_owned() + &"aB".repeat(20));
+        let in_file = |value: &str| {
+            let path = file(&format!("{FILE}\nwallet_factories = {value}\n"));
+            load(Some(&path), []).map(|settings| settings.chains["base"].wallet_factories.clone())
+        };
+        let in_variable = |value: &str| {
+            let variables = variables(&[("QUITTANCE__CHAINS__BASE__WALLET_FACTORIES", value)]);
+            load(Some(&file(FILE)), variables)
+                .map(|settings| settings.chains["base"].wallet_factories.clone())
+        };
+        let both = Some(vec![first.parse().unwrap(), second.parse().unwrap()]);
+        assert_eq!(in_file(&format!("[{first:?}, {second:?}]")).unwrap(), both);
+        assert_eq!(in_file(&format!("{:?}", format!("{first}, {second}"))).unwrap(), both);
+        assert_eq!(in_variable(&format!(" {first},{second} ")).unwrap(), both);
+        for none in [in_file("[]"), in_file("\"\""), in_variable("")] {
+            assert_eq!(none.unwrap(), Some(Vec::new()));
+        }
+        assert_eq!(load(Some(&file(FILE)), []).unwrap().chains["base"].wallet_factories, None);
+        for wrong in ["0x1234", &first[2..], &format!("{first},"), &format!("{first} {second}")] {
+            for error in
+                [in_variable(wrong).unwrap_err(), in_file(&format!("[{wrong:?}]")).unwrap_err()]
+            {
+                let problem = error.to_string();
+                assert!(problem.contains("is not an address"), "{wrong:?}: {problem}");
+                assert!(problem.contains("wallet_factories"), "{wrong:?}: {problem}");
+            }
         }
     }
 

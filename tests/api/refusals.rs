@@ -6,7 +6,7 @@ use alloy::{
     sol,
     sol_types::{SolCall as _, SolValue as _},
 };
-use quittance::domain::AuthorizationNonce;
+use quittance::{domain::AuthorizationNonce, verify::Factories};
 use serde_json::{Value, json};
 
 use crate::{
@@ -380,5 +380,34 @@ async fn what_is_asked_decides_and_not_what_the_buyer_repeats_of_it() {
         assert_eq!(answer["isValid"], json!(true), "{pointer}: {answer}");
     }
     service.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_factories_of_the_settings_are_called() {
+    const FACTORIES: &str = "QUITTANCE__CHAINS__LOCAL__WALLET_FACTORIES";
+    const NOT_ALLOWED: &str = "eip6492_factory_not_allowed";
+    let world = World::automine().await;
+    let coinbase = Factories::DEFAULT[1];
+    for (listed, n_allowed) in [
+        (None, 1),
+        (Some(NOWHERE.to_string()), 1),
+        (Some(format!("{NOWHERE}, {coinbase}")), 2),
+        (Some(String::new()), 0),
+    ] {
+        let settings = listed.as_deref().map(|listed| (FACTORIES, listed));
+        let service = world.service_with(settings.as_slice()).await;
+        let mut n_called = 0;
+        for factory in [NOWHERE, coinbase] {
+            let wrapped = (factory, Bytes::from([1]), Bytes::from([0x11; 65])).abi_encode_params();
+            let signature = [wrapped, [0x64, 0x92].repeat(16)].concat();
+            let payment = with_signature(&world.payment(0, AMOUNT), &signature);
+            let answer = service.verify(&payment).await;
+            assert_eq!(answer["isValid"], json!(false), "nobody signed: {answer}");
+            n_called += u32::from(reason(&answer) != Some(NOT_ALLOWED));
+        }
+        assert_eq!(n_called, n_allowed, "{listed:?}");
+        service.stop().await;
+    }
     world.stop().await;
 }

@@ -194,6 +194,7 @@ fn settings(
         poll_interval_ms: ChainSettings::poll_interval_ms(),
         wallet_private_key: Some(SecretString::from(chain.wallet.private_key.clone())),
         wallet_mnemonic: None,
+        wallet_factories: None,
         wallet_keystore_dir: None,
         wallet_keystore_password: None,
         n_payments_per_transaction_max: ChainSettings::n_payments_per_transaction_max(),
