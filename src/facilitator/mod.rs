@@ -16,7 +16,7 @@ use sqlx::PgPool;
 
 use crate::{
     db,
-    domain::{ChainId, InvalidReason, KeyMode, Refusal, Scheme, X402Version},
+    domain::{ChainId, InvalidReason, KeyMode, Refusal, Requirements, Scheme, X402Version},
     engine::{Engine, Outcomes},
     merchants::Caller,
     protocol::Supported,
@@ -119,6 +119,17 @@ impl Facilitator {
             Refusal::new(InvalidReason::Network, message)
         })
     }
+}
+
+/// Refuses assets that the merchant may not be paid in.
+fn check_allowed(caller: &Caller, requirements: &Requirements) -> Result<(), Refusal> {
+    let (chain_id, asset) = (requirements.chain_id, requirements.asset);
+    if caller.assets.allow(chain_id, asset) {
+        return Ok(());
+    }
+    let message =
+        format!("{chain_id}/{asset} is not among the assets that this merchant may be paid in");
+    Err(Refusal::new(InvalidReason::PaymentRequirements, message))
 }
 
 fn check_mode(caller: &Caller, chain: &ServedChain) -> Result<(), FacilitatorError> {

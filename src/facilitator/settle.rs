@@ -29,7 +29,7 @@ use crate::{
 };
 
 use super::{
-    Announced, Facilitator, FacilitatorError, ServedChain, check_mode,
+    Announced, Facilitator, FacilitatorError, ServedChain, check_allowed, check_mode,
     verify::{Verdict, read_books},
 };
 
@@ -120,13 +120,18 @@ impl Facilitator {
         now: UnixTime,
     ) -> Result<SettleOutcome, FacilitatorError> {
         let deadline = self.deadline(request);
+        let allowed = check_allowed(caller, &request.requirements);
         let chain = match self.served(request.requirements.chain_id) {
             Ok(chain) => chain,
-            Err(refusal) => return Ok(SettleOutcome::Refused(refusal)),
+            Err(refusal) => return Ok(SettleOutcome::Refused(allowed.err().unwrap_or(refusal))),
         };
         check_mode(caller, chain)?;
         if let Some(earlier) = self.earlier_claim(caller, request, key).await? {
             return self.repeat(caller, request, key, &earlier, deadline).await;
+        }
+        // What was promised before it was forbidden is kept, and told.
+        if let Err(refusal) = allowed {
+            return Ok(SettleOutcome::Refused(refusal));
         }
         let verified = match self.verdict(chain, request, now).await? {
             Ok(verified) => verified,

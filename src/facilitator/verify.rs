@@ -14,7 +14,7 @@ use crate::{
     verify::{Statement, Verified, against, statement},
 };
 
-use super::{Facilitator, FacilitatorError, ServedChain, check_mode};
+use super::{Facilitator, FacilitatorError, ServedChain, check_allowed, check_mode};
 
 /// How long the books may take to reach the block that a payment was verified at, where that matters.
 const BOOKS_WAIT: Duration = Duration::from_secs(3);
@@ -35,6 +35,9 @@ impl Facilitator {
         request: &PaymentRequest,
         now: UnixTime,
     ) -> Result<Verdict, FacilitatorError> {
+        if let Err(refusal) = check_allowed(caller, &request.requirements) {
+            return Ok(Err(refusal));
+        }
         let chain = match self.served(request.requirements.chain_id) {
             Ok(chain) => chain,
             Err(refusal) => return Ok(Err(refusal)),

@@ -10,7 +10,7 @@ use crate::{
     domain::{ApiKeyId, Depth, KeyMode, MerchantId},
 };
 
-use super::{KeyHash, store};
+use super::{Assets, KeyHash, store};
 
 /// How long a key is believed without asking the database: so long a revocation can take.
 const CACHE_TTL: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const N_CACHED_MAX: u64 = 100_000;
 const MAX_KEY_BYTES: usize = 200;
 
 /// A merchant, known by one of its keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// Who.
     pub merchant_id: MerchantId,
@@ -30,10 +30,12 @@ pub struct Caller {
     pub mode: KeyMode,
     /// How deep its payments must stand before it is told success, unless a request says otherwise.
     pub wait_for: Depth,
+    /// What it may be paid in.
+    pub assets: Assets,
 }
 
 /// Whoever holds a valid key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// A merchant.
     Merchant(Caller),
@@ -67,7 +69,7 @@ impl Merchants {
         }
         let mut conn = self.pool.acquire().await.during("look up an API key")?;
         let found = store::find_principal(&mut conn, hash).await?;
-        if let Some(principal) = found {
+        if let Some(principal) = found.clone() {
             self.known.insert(hash, principal).await;
         }
         Ok(found)

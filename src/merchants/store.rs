@@ -1,5 +1,7 @@
 //! The rows of merchants and keys.
 
+use std::str::FromStr as _;
+
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -8,7 +10,7 @@ use crate::{
     domain::{ApiKeyId, Depth, KeyMode, MerchantId},
 };
 
-use super::{Caller, KeyHash, Principal};
+use super::{Asset, Assets, Caller, KeyHash, Principal};
 
 /// A merchant of that name exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +70,38 @@ pub async fn set_wait_for(
     Ok(set.rows_affected() == 1)
 }
 
+/// Sets what a merchant may be paid in.
+pub async fn set_assets(
+    conn: &mut PgConnection,
+    merchant_id: MerchantId,
+    assets: &Assets,
+) -> Result<(), DbError> {
+    let (chain_ids, addresses): (Vec<String>, Vec<Vec<u8>>) = assets
+        .listed()
+        .iter()
+        .map(|asset| (asset.chain_id.to_string(), asset.address.to_vec()))
+        .unzip();
+    sqlx::query!(
+        "
+        with listed as (select * from unnest($2::text[], $3::bytea[]) as listed (chain_id, asset)),
+        unlisted as (
+            delete from merchant_asset where merchant_id = $1
+                and (chain_id, asset) not in (select chain_id, asset from listed)
+        )
+        insert into merchant_asset (merchant_id, chain_id, asset)
+        select $1, chain_id, asset from listed
+        on conflict do nothing
+        ",
+        merchant_id.as_uuid(),
+        &chain_ids,
+        &addresses,
+    )
+    .execute(conn)
+    .await
+    .during("set a merchant's assets")?;
+    Ok(())
+}
+
 /// Whose key it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyOwner {
@@ -122,7 +156,9 @@ pub(super) async fn find_principal(
 ) -> Result<Option<Principal>, DbError> {
     let row = sqlx::query!(
         r#"
-        select api_key_id, merchant_id, mode = 'live' as "is_live!", wait_for as "wait_for?"
+        select api_key_id, merchant_id, mode = 'live' as "is_live!", wait_for as "wait_for?",
+            array(select chain_id || '/0x' || encode(asset, 'hex') from merchant_asset
+                where merchant_asset.merchant_id = api_key.merchant_id) as "assets!"
         from api_key left join merchant using (merchant_id)
         where key_hash = $1 and revoked_at is null
         "#,
@@ -138,12 +174,19 @@ pub(super) async fn find_principal(
             .during("look up an API key")?,
         None => Depth::default(),
     };
+    let assets = row.assets.iter().map(|asset| Asset::from_str(asset));
+    let assets = assets
+        .collect::<Result<_, _>>()
+        .and_then(Assets::of)
+        .map_err(|error| sqlx::Error::Decode(error.into()))
+        .during("look up an API key")?;
     Ok(Some(match row.merchant_id {
         Some(merchant_id) => Principal::Merchant(Caller {
             merchant_id: MerchantId::from_uuid(merchant_id),
             api_key_id: ApiKeyId::from_uuid(row.api_key_id),
             mode: if row.is_live { KeyMode::Live } else { KeyMode::Test },
             wait_for,
+            assets,
         }),
         None => Principal::Operator,
     }))

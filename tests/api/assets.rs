@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::{
-    callers::{assert_shape, reason},
+    callers::{assert_shape, quittance, reason, stderr},
     payments::{Recipe, VERSIONS, Version},
     support::{Emits, Fault, Proxy, Service, World, token_that_emits},
 };
@@ -170,6 +170,67 @@ async fn trouble_with_a_simulation_is_no_verdict_on_the_asset() {
     proxy.heal();
     let answer = service.verify(&payment(&world, asset, Version::V2)).await;
     assert_eq!(answer["isValid"], json!(true), "{answer}");
+    service.stop().await;
+    world.stop().await;
+}
+
+async fn limit_to(world: &World, assets: &str) {
+    let set = quittance(world, &["merchant", "set", "dev merchant", "--assets", assets]).await;
+    assert!(set.status.success(), "{}", stderr(&set));
+}
+
+/// Asks until the service has noticed what its merchant may be paid in, which takes a second.
+async fn until_verdict(service: &Service, payment: &Value, expected: Option<&str>) -> Value {
+    for _ in 0..250 {
+        let answer = service.verify(payment).await;
+        if reason(&answer) == expected {
+            return answer;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("the verdict is not {expected:?} after five seconds");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merchant_may_be_limited_to_assets() {
+    const REQUIREMENTS: &str = "invalid_payment_requirements";
+    let world = World::automine().await;
+    let service = world.service().await;
+    let usdc = format!("eip155:8453/{}", world.services.chain.usdc);
+    let other = format!("eip155:8453/{}", Address::repeat_byte(0xa0));
+    let elsewhere = usdc.replace("8453", "84532");
+    let payments = VERSIONS.map(|version| version.form(&world.payment(0, 10_000)));
+    let claimed = world.payment(1, 10_000);
+    let paid = service.settle_with_key(&claimed, "order-1").await;
+    assert_eq!(paid.json()["success"], json!(true), "{}", paid.body);
+
+    limit_to(&world, &format!("{other},{elsewhere}")).await;
+    for payment in &payments {
+        let answer = until_verdict(&service, payment, Some(REQUIREMENTS)).await;
+        let told = answer["invalidMessage"].as_str().unwrap();
+        assert!(told.contains(&usdc) && told.contains("this merchant"), "{told}");
+        let answer = service.settle(payment).await;
+        assert_eq!(reason(&answer), Some(REQUIREMENTS), "{answer}");
+    }
+    // Of two reasons the first is told.
+    let mut unserved = Recipe::of(&world, 0);
+    unserved.edit("/paymentRequirements/network", "eip155:1");
+    for path in ["/verify", "/settle"] {
+        let answer = service.post(path, &unserved.body(Version::V2)).await.json();
+        assert_eq!(reason(&answer), Some(REQUIREMENTS), "{answer}");
+    }
+    // What was promised before is told all the same.
+    let again = service.settle_with_key(&claimed, "order-1").await;
+    assert_eq!(again.body, paid.body);
+    assert_eq!(world.count("select count(*) from settlement").await, 1);
+
+    for assets in [format!("{other},{usdc}"), "any".to_owned()] {
+        limit_to(&world, &other).await;
+        until_verdict(&service, &payments[0], Some(REQUIREMENTS)).await;
+        limit_to(&world, &assets).await;
+        until_verdict(&service, &payments[0], None).await;
+    }
+    assert_eq!(service.settle(&payments[0]).await["success"], json!(true));
     service.stop().await;
     world.stop().await;
 }

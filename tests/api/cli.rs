@@ -303,6 +303,51 @@ async fn a_merchant_says_how_deep_its_payments_must_stand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_merchants_assets_are_set_replaced_and_told() {
+    const USDC: &str = "eip155:8453/0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913";
+    const EURC: &str = "eip155:8453/0x60a3E35Cc302bFA44Cb288Bc5a4F316Fdb1adb42";
+    let world = World::automine().await;
+    let n_listed = "select count(*) from merchant_asset join merchant using (merchant_id)
+        where name = 'choosy'";
+    let create = ["merchant", "create", "choosy", "--assets", USDC, "--json"];
+    let created = quittance(&world, &create).await;
+    assert_ended(&created, 0, "create --assets");
+    let created: Value = serde_json::from_str(stdout(&created)).unwrap();
+    assert_eq!(created["assets"], json!([USDC]), "{created}");
+    assert_eq!(world.count(n_listed).await, 1);
+
+    let both = format!("{EURC},{}", USDC.to_lowercase());
+    for (assets, n, answer) in [
+        (&*both, 2, json!([EURC, USDC])),
+        (EURC, 1, json!([EURC])),
+        (EURC, 1, json!([EURC])),
+        ("any", 0, json!("any")),
+    ] {
+        let set = ["merchant", "set", "choosy", "--assets", assets];
+        let told = quittance(&world, &set).await;
+        assert_ended(&told, 0, assets);
+        assert!(stdout(&told).contains("may be paid in: "), "{}", stdout(&told));
+        let told = quittance(&world, &[&set[..], &["--wait-for", "safe", "--json"]].concat()).await;
+        let told: Value = serde_json::from_str(stdout(&told)).unwrap();
+        assert_eq!((&told["assets"], &told["waitFor"]), (&answer, &json!("safe")), "{assets}");
+        assert_eq!(world.count(n_listed).await, n, "{assets}");
+    }
+    for (wrong, told) in [
+        (&["--assets", "0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913"][..], "is not an asset"),
+        (&["--assets", ""], "is not an asset"),
+        (&[], "--assets"),
+    ] {
+        let set = quittance(&world, &[&["merchant", "set", "choosy"], wrong].concat()).await;
+        assert_ended(&set, 64, "set of what is no list");
+        assert!(stderr(&set).contains(told), "{}", stderr(&set));
+    }
+    let unknown = quittance(&world, &["merchant", "set", "nobody", "--assets", "any"]).await;
+    assert_ended(&unknown, 1, "set of nobody");
+    assert!(stderr(&unknown).contains("nobody"), "{}", stderr(&unknown));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn wallets_are_named_listed_and_changed_without_showing_a_key() {
     const PHRASE: &str = "test test test test test test test test test test test junk";
     let world = World::automine().await;
