@@ -6,11 +6,12 @@ use serde::Serialize;
 use sqlx::PgPool;
 
 use crate::{
-    chain::{Block, LAG_BLOCKS_MAX},
+    chain::{Block, EndpointReport, LAG_BLOCKS_MAX},
     config::{ChainSettings, Settings},
     db,
     engine::{self, WalletStatus},
     promises::Marks,
+    telemetry::causes,
 };
 
 /// One thing that was looked at.
@@ -67,16 +68,30 @@ async fn endpoints(subject: &str, settings: &ChainSettings) -> Vec<Finding> {
         Ok(chain) => chain,
         Err(error) => return vec![finding(subject, Err(error))],
     };
-    let newest = chain.examine_endpoints().await;
-    let best = newest.iter().flatten().map(|block| block.number).max().unwrap_or(0);
-    let is_only_one = newest.len() == 1;
-    let findings = (1_usize..).zip(newest).map(|(position, newest)| {
-        let seen =
-            newest.map_err(anyhow::Error::from).and_then(|block| head(settings, &block, best));
+    let reports = chain.examine_endpoints().await;
+    let best = reports.iter().flatten().map(|report| report.newest.number).max().unwrap_or(0);
+    let is_only_one = reports.len() == 1;
+    let findings = (1_usize..).zip(reports).map(|(position, report)| {
+        let report = report.map_err(anyhow::Error::from);
+        let seen = report.and_then(|report| endpoint_seen(settings, report, best));
         let endpoint = format!("{subject}.endpoint.{position}");
         finding(if is_only_one { subject } else { &endpoint }, seen)
     });
     findings.collect()
+}
+
+fn endpoint_seen(
+    settings: &ChainSettings,
+    report: EndpointReport,
+    best: u64,
+) -> anyhow::Result<String> {
+    let seen = head(settings, &report.newest, best)?;
+    let lens = report.lens.map_err(|error| anyhow::anyhow!("{seen}; {}", causes(&error)))?;
+    let without = match report.simulates {
+        true => "",
+        false => "; without eth_simulateV1, by which assets that are not well known are tried",
+    };
+    Ok(format!("{seen}; verifies {lens}{without}"))
 }
 
 fn head(settings: &ChainSettings, block: &Block, best: u64) -> anyhow::Result<String> {

@@ -40,7 +40,7 @@ pub(super) struct Endpoint {
     pub(super) name: EndpointName,
     pub(super) rpc: RpcClient,
     pub(super) lens: LensState,
-    chain_id: ChainId,
+    pub(super) chain_id: ChainId,
 }
 
 impl fmt::Debug for Endpoint {
@@ -108,6 +108,15 @@ impl Endpoint {
         let (chain, endpoint) = self.labels();
         metrics::gauge!("quittance_rpc_endpoint_fit", "chain" => chain, "endpoint" => endpoint)
             .set(if fitness == Fitness::Fit { 1.0 } else { 0.0 });
+    }
+
+    /// Zero for an endpoint that cannot run the lens.
+    pub(super) fn tell_lens(&self, n_payments_max: usize) {
+        let (chain, endpoint) = self.labels();
+        metrics::gauge!(
+            "quittance_rpc_endpoint_lens_payments", "chain" => chain, "endpoint" => endpoint
+        )
+        .set(f64::from(u32::try_from(n_payments_max).unwrap_or(u32::MAX)));
     }
 
     fn labels(&self) -> (String, String) {
@@ -267,6 +276,10 @@ impl Endpoints {
     ) -> Result<T, ChainErrorKind> {
         match &outcome {
             Err(ChainErrorKind::OtherChain(other)) => self.note_other_chain(endpoint, *other),
+            // It answers, and is of use for everything else.
+            Err(ChainErrorKind::NoLens(_)) => {
+                self.note(endpoint, |standings| standings.note_answer(endpoint.index));
+            }
             Err(source) if source.is_trouble() => self.note_failure(endpoint, source),
             Ok(_) | Err(_) => {
                 self.note(endpoint, |standings| standings.note_answer(endpoint.index));

@@ -120,7 +120,7 @@ const TOO_MANY_CALLS_WORDS: [&str; 4] =
 /// Words of a refusal that is about what was searched for.
 const SEARCH_WORDS: [&str; 3] = ["result", "range", "block"];
 
-fn is_too_many_calls(refusal: &ErrorPayload) -> bool {
+pub(super) fn is_too_many_calls(refusal: &ErrorPayload) -> bool {
     let message = refusal.message.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| message.contains(word));
     refusal.code == TOO_MANY_REQUESTS_CODE

@@ -3,7 +3,11 @@
 //! The lens is never deployed. A state override places its code for the length of the call; where an
 //! endpoint knows no overrides, creation code brings it along, in shorter lists.
 
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::{
+    fmt,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use alloy::{
     eips::BlockId,
@@ -14,6 +18,7 @@ use alloy::{
     transports::{RpcError, TransportErrorKind},
 };
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::{
     domain::{Amount, Authorization, UnixTime},
@@ -23,7 +28,7 @@ use crate::{
 use super::{
     Chain, ChainError, TRANSFER_GAS_LIMIT,
     endpoints::Endpoint,
-    error::{ChainErrorKind, revert_text},
+    error::{ChainErrorKind, is_too_many_calls, revert_text},
 };
 
 sol!(VerificationLens, "contracts/artifacts/VerificationLens.json");
@@ -55,6 +60,10 @@ const CALL_GAS: u64 = 2_000_000;
 const PAYMENT_GAS: u64 = 200_000;
 /// What it takes to create the lens, and to return an answer as code (200 a byte).
 const CREATION_GAS: u64 = 7_000_000;
+/// How long the refusal of an endpoint is believed.
+const REFUSAL_BELIEVED: Duration = Duration::from_secs(10);
+/// How long it is believed that an endpoint takes less than others.
+const REDUCED_BELIEVED: Duration = Duration::from_secs(600);
 /// Where the override puts the lens; nobody has the key, and nothing is there.
 pub(super) const LENS_ADDRESS: Address = address!("71c3e00000000000000000000000000000001e55");
 
@@ -139,6 +148,12 @@ pub enum LensMode {
 }
 
 impl LensMode {
+    /// What most endpoints take.
+    const FULL: Self = Self::Override { n_payments_max: LENS_LIST_MAX };
+
+    /// The same with creation code.
+    const FULL_BY_CREATION: Self = Self::Creation { n_payments_max: CREATION_LIST_MAX };
+
     const fn n_payments_max(self) -> usize {
         match self {
             Self::Override { n_payments_max } | Self::Creation { n_payments_max } => n_payments_max,
@@ -153,17 +168,54 @@ impl LensMode {
     }
 }
 
-/// The mode of an endpoint, once it was tried.
+impl fmt::Display for LensMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self {
+            Self::Override { .. } => "state override",
+            Self::Creation { .. } => "creation code",
+        };
+        write!(f, "{} payments a call by {way}", self.n_payments_max())
+    }
+}
+
+/// What is known of how an endpoint is asked.
 #[derive(Debug, Default)]
-pub(super) struct LensState(Mutex<Option<LensMode>>);
+pub(super) struct LensState(Mutex<Option<Tried>>);
+
+/// How it went when it was tried.
+#[derive(Debug, Clone)]
+struct Tried {
+    /// The mode, or why there is none.
+    found: Result<LensMode, String>,
+    at: Instant,
+}
+
+impl Tried {
+    /// Whether an endpoint that takes less than it could is to be tried again: it may have been upgraded,
+    /// or have had a bad moment.
+    fn is_due(&self) -> bool {
+        let believed = match self.found {
+            Ok(LensMode::FULL) => return false,
+            Ok(_) => REDUCED_BELIEVED,
+            Err(_) => REFUSAL_BELIEVED,
+        };
+        self.at.elapsed() >= believed
+    }
+}
 
 impl LensState {
-    fn known(&self) -> Option<LensMode> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> Option<Tried> {
+        self.lock().clone()
     }
 
-    fn set(&self, mode: Option<LensMode>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+    /// Remembers, and reports what was known before.
+    fn set(&self, found: Result<LensMode, String>) -> Option<Result<LensMode, String>> {
+        let tried = Tried { found, at: Instant::now() };
+        self.lock().replace(tried).map(|before| before.found)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Tried>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -223,7 +275,7 @@ impl Endpoint {
                 }
                 Err(error) if n_asked > 1 && at.is_latest() && is_answer(&error) => {
                     // What it takes now and then, it does not take.
-                    self.lens.set(Some(mode.with(n_asked / 2)));
+                    self.note_lens(Ok(mode.with(n_asked / 2)));
                     asked.into_iter().chain(later).collect()
                 }
                 Err(error) => return Err(ChainErrorKind::of_call(error)),
@@ -232,15 +284,26 @@ impl Endpoint {
         Ok(sights)
     }
 
-    /// How the endpoint is asked, found out by the first call.
+    /// How the endpoint is asked, found out by the first call. An endpoint that refused is not tried again
+    /// here; see [`Endpoint::watch_lens`].
     pub(super) async fn lens_mode(&self) -> Result<LensMode, ChainErrorKind> {
-        if let Some(mode) = self.lens.known() {
-            return Ok(mode);
+        match self.lens.known() {
+            Some(tried) => tried.found.map_err(ChainErrorKind::NoLens),
+            None => self.try_lens().await,
         }
-        let by_override = LensMode::Override { n_payments_max: LENS_LIST_MAX };
-        let by_creation = LensMode::Creation { n_payments_max: CREATION_LIST_MAX };
+    }
+
+    /// Finds out how the endpoint is asked if that is not known, or may have changed.
+    pub(super) async fn watch_lens(&self) {
+        if self.lens.known().is_none_or(|tried| tried.is_due()) {
+            // What is in the way is told by whoever reads blocks.
+            let _ = self.try_lens().await;
+        }
+    }
+
+    async fn try_lens(&self) -> Result<LensMode, ChainErrorKind> {
         let mut refusal = None;
-        for first in [by_override, by_creation] {
+        for first in [LensMode::FULL, LensMode::FULL_BY_CREATION] {
             let mut n_payments = first.n_payments_max();
             while n_payments > 0 {
                 let mode = first.with(n_payments);
@@ -249,8 +312,7 @@ impl Endpoint {
                 match answer {
                     Ok(sight) if sight.facts.len() == n_payments => {
                         self.expect_chain(sight.chainId.saturating_to::<u64>())?;
-                        tracing::debug!(endpoint = %self.name, ?mode, "an endpoint takes the lens");
-                        self.lens.set(Some(mode));
+                        self.note_lens(Ok(mode));
                         return Ok(mode);
                     }
                     Ok(_) => (),
@@ -260,7 +322,37 @@ impl Endpoint {
                 n_payments /= 2;
             }
         }
-        Err(ChainErrorKind::NoLens(refusal.unwrap_or_else(|| "its answer is another's".to_owned())))
+        let refusal = refusal.unwrap_or_else(|| "its answer is another's".to_owned());
+        self.note_lens(Err(refusal.clone()));
+        Err(ChainErrorKind::NoLens(refusal))
+    }
+
+    /// Remembers how the endpoint is asked, and tells if that is news and not as it should be.
+    fn note_lens(&self, found: Result<LensMode, String>) {
+        let before = self.lens.set(found.clone());
+        self.tell_lens(found.as_ref().map_or(0, |mode| mode.n_payments_max()));
+        let (chain, endpoint) = (self.chain_id, self.name);
+        match (before, found) {
+            (Some(Ok(before)), Ok(mode)) if before == mode => (),
+            (None, Ok(LensMode::FULL)) => {
+                tracing::debug!(chain.id = %chain, endpoint = %endpoint, "an endpoint takes the lens");
+            }
+            (_, Ok(LensMode::FULL)) => {
+                tracing::info!(
+                    chain.id = %chain, endpoint = %endpoint,
+                    "an endpoint takes the lens as it should again"
+                );
+            }
+            (_, Ok(mode)) => tracing::warn!(
+                chain.id = %chain, endpoint = %endpoint,
+                "an endpoint takes the lens with limits: it verifies {mode}"
+            ),
+            (Some(Err(_)), Err(_)) => (),
+            (_, Err(refusal)) => tracing::error!(
+                chain.id = %chain, endpoint = %endpoint, error = refusal,
+                "an endpoint takes the verification lens neither way, and verifies nothing"
+            ),
+        }
     }
 
     /// One call. It gives the payments back.
@@ -310,9 +402,9 @@ impl Endpoint {
 /// Whether the endpoint answered, and may answer otherwise if it is asked otherwise.
 fn is_answer(error: &RpcError<TransportErrorKind>) -> bool {
     match error {
-        RpcError::ErrorResp(_) | RpcError::UnsupportedFeature(_) | RpcError::DeserError { .. } => {
-            true
-        }
+        // Too many calls say nothing about this one.
+        RpcError::ErrorResp(refusal) => !is_too_many_calls(refusal),
+        RpcError::UnsupportedFeature(_) | RpcError::DeserError { .. } => true,
         // Too long, or not understood.
         RpcError::Transport(TransportErrorKind::HttpError(error)) => {
             [400, 413, 422].contains(&error.status)

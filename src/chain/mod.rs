@@ -26,6 +26,7 @@ pub use reply::{Block, Log, Receipt};
 pub use send_answer::{SendAnswer, SendReport};
 pub use settler::{BatchCall, Carrier, settler_deployment};
 pub use standing::LAG_BLOCKS_MAX;
+pub use survey::EndpointReport;
 pub use token::{
     Fate, TRANSFER_GAS_LIMIT, TokenEvent, contract_transfer_calldata, fate, transfer_calldata,
 };

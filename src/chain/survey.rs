@@ -3,11 +3,22 @@
 use futures_util::future::join_all;
 
 use super::{
-    Block, Chain, ChainError,
+    Block, Chain, ChainError, LensMode,
     endpoints::{Endpoint, Failure},
     error::ChainErrorKind,
     standing::Fitness,
 };
+
+/// What an endpoint is good for.
+#[derive(Debug)]
+pub struct EndpointReport {
+    /// Its newest block.
+    pub newest: Block,
+    /// How it takes the verification lens.
+    pub lens: Result<LensMode, ChainError>,
+    /// Whether it has `eth_simulateV1`, by which assets that are not well known are tried.
+    pub simulates: bool,
+}
 
 impl Chain {
     /// Asks the endpoints in use which chain they are of, and refuses if any is of another or does not
@@ -43,9 +54,9 @@ impl Chain {
         }
     }
 
-    /// Looks at every endpoint: its chain id once and then rarely, its newest block each time. To be
-    /// called every few seconds: an endpoint that was set aside comes back this way, and one that
-    /// nobody asks is seen to lag before it is needed. Takes one timeout at most.
+    /// Looks at every endpoint: its chain id once and then rarely, its newest block each time, and once how
+    /// it takes the lens. To be called every few seconds: an endpoint that was set aside comes back this
+    /// way, and one that nobody asks is seen to lag before it is needed. Takes two timeouts at most.
     pub async fn survey(&self) {
         let endpoints = &self.endpoints;
         let due = endpoints.list.iter().filter(|endpoint| !endpoints.is_aside(endpoint));
@@ -54,6 +65,9 @@ impl Chain {
             if looked.is_err() {
                 let silence = ChainErrorKind::Unusable("no answer in time".to_owned());
                 endpoints.note_failure(endpoint, &silence);
+            } else if endpoints.is_identified(endpoint) {
+                // Several calls, which say nothing of how the endpoint keeps up.
+                let _ = tokio::time::timeout(endpoints.timeout, endpoint.watch_lens()).await;
             }
         }))
         .await;
@@ -71,13 +85,17 @@ impl Chain {
         }
     }
 
-    /// The newest block of each endpoint, in the order of the settings, or what is wrong with it.
-    pub async fn examine_endpoints(&self) -> Vec<Result<Block, ChainError>> {
+    /// What each endpoint is good for, in the order of the settings, or what is wrong with it.
+    pub async fn examine_endpoints(&self) -> Vec<Result<EndpointReport, ChainError>> {
         join_all(self.endpoints.list.iter().map(|endpoint| async {
             let named = |source| (endpoint.name, source);
             self.endpoints.identify(endpoint).await.map_err(|e| self.unidentified(named(e)))?;
             let newest = endpoint.newest_block().await;
-            newest.map_err(|e| self.failed("read the latest block".to_owned(), named(e)))
+            let newest =
+                newest.map_err(|e| self.failed("read the latest block".to_owned(), named(e)))?;
+            let lens = endpoint.lens_mode().await;
+            let lens = lens.map_err(|e| self.failed("try the lens".to_owned(), named(e)));
+            Ok(EndpointReport { newest, lens, simulates: endpoint.simulates().await })
         }))
         .await
     }

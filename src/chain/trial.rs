@@ -186,6 +186,12 @@ enum Simulated {
 }
 
 impl Endpoint {
+    /// Whether it has the method, as far as can be seen.
+    pub(super) async fn simulates(&self) -> bool {
+        let nothing = TransactionRequest::default().to(LENS_ADDRESS);
+        !matches!(self.simulate(&[nothing]).await, Ok(Simulated::Unknown))
+    }
+
     async fn simulate(&self, calls: &[TransactionRequest]) -> Result<Simulated, ChainErrorKind> {
         let block = json!({ "blockStateCalls": [{ "calls": calls }] });
         let answer = self.call("eth_simulateV1", (block, BlockNumberOrTag::Latest)).await;

@@ -10,6 +10,7 @@ mod auth;
 mod callers;
 mod cli;
 mod coalescing;
+mod endpoints;
 mod idempotency;
 mod malformed;
 mod payments;

@@ -35,6 +35,10 @@ pub enum Fault {
     RateLimited,
     /// Does not know the method.
     UnknownMethod,
+    /// Takes no state overrides.
+    NoOverrides,
+    /// Refuses calls of more than this many bytes.
+    ShortCalls(usize),
 }
 
 /// What comes back although the node was reached.

@@ -286,6 +286,13 @@ impl Target {
             Some(Fault::RateLimited) => {
                 Some(json!({ "error": { "code": -32_005, "message": "limit exceeded" } }))
             }
+            Some(Fault::NoOverrides) if call.call["params"][2].is_object() => {
+                let message = "too many arguments, want at most 2";
+                Some(json!({ "error": { "code": -32_602, "message": message } }))
+            }
+            Some(Fault::ShortCalls(n_bytes)) if call.call.to_string().len() > n_bytes => {
+                Some(json!({ "error": { "code": -32_000, "message": "request too large" } }))
+            }
             Some(Fault::UnknownMethod) => {
                 Some(json!({ "error": { "code": -32_601, "message": "Method not found" } }))
             }
@@ -420,7 +427,9 @@ fn is_of_connection(fault: &Fault) -> bool {
         | Fault::Answer(_)
         | Fault::ShortRange
         | Fault::RateLimited
-        | Fault::UnknownMethod => false,
+        | Fault::UnknownMethod
+        | Fault::NoOverrides
+        | Fault::ShortCalls(_) => false,
     }
 }
 
