@@ -175,3 +175,30 @@ async fn a_wallet_that_is_not_there_is_deployed_and_pays_in_one_transaction() {
         end(world, service, &[&proxy]).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_factory_that_is_not_allowed_is_never_called() {
+    let world = World::stepped().await;
+    let (proxy, service) = behind_proxy(&world, &[]).await;
+    // It would deploy the wallet, and the wallet would pay.
+    world.place(UNKNOWN_FACTORY, "SmartWalletFactory", U256::ZERO).await;
+    let wallet = world.address_by(UNKNOWN_FACTORY, 0, 7).await;
+    world.give(wallet, 10_000).await;
+    proxy.listen_for(&hex::encode(UNKNOWN_FACTORY));
+    let payment = world.counterfactual(UNKNOWN_FACTORY, 0, 7, 1_000).await;
+    assert_refused(&service, &payment, "eip6492_factory_not_allowed").await;
+    // Nor for a payer whose key could sign for itself.
+    let own = world.payment(0, 1_000);
+    let owner = world.services.chain.payers[0].address;
+    let wrapped = in_wrapper(UNKNOWN_FACTORY, &create_account(owner, 7), &signature_of(&own));
+    assert_refused(&service, &signed_by(&own, &wrapped), "eip6492_factory_not_allowed").await;
+    assert_eq!((proxy.n_heard(), proxy.log().len()), (0, 0));
+    assert_eq!(world.count(N_SETTLEMENTS).await, 0);
+    // A wrapper that asks nothing of nobody is only a wrapper.
+    for (factory, data) in [(UNKNOWN_FACTORY, &[][..]), (Address::ZERO, &[1])] {
+        let payment = world.payment(0, 1_000);
+        let wrapped = in_wrapper(factory, data, &signature_of(&payment));
+        assert_paid(&world, &service, &signed_by(&payment, &wrapped)).await;
+    }
+    end(world, service, &[&proxy]).await;
+}
