@@ -16,4 +16,6 @@ mod malformed;
 mod payments;
 mod refusals;
 mod shapes;
+mod smart_wallets;
+mod token_oracle;
 mod trouble;

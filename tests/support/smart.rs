@@ -90,6 +90,14 @@ impl World {
         assert_eq!(self.node.token_balance(usdc, account).await, base_units);
     }
 
+    /// Puts an account on USDC's black list, with a million base units.
+    pub async fn blacklist(&self, account: Address) {
+        let slot = keccak256((account, BALANCES_SLOT).abi_encode());
+        // The highest bit of the balance (`FiatTokenV2_2.sol`).
+        let word = (U256::from(1) << 255) | U256::from(1_000_000);
+        self.set_slot(self.services.chain.usdc, slot, word).await;
+    }
+
     async fn set_slot(&self, address: Address, slot: B256, word: U256) {
         let word = B256::from(word);
         self.node.call("anvil_setStorageAt", json!([address, slot, word])).await;
