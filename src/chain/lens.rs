@@ -253,6 +253,7 @@ impl Endpoint {
     ) -> Result<Vec<ChainSnapshot>, ChainErrorKind> {
         let mut sights = Vec::with_capacity(questions.len());
         let mut rest: Vec<Lens::Payment> = questions.iter().map(Question::encoded).collect();
+        let mut may_find_out = at.is_latest();
         while !rest.is_empty() {
             let mode = self.lens_mode().await?;
             let n_asked = rest.len().min(mode.n_payments_max());
@@ -276,6 +277,13 @@ impl Endpoint {
                 Err(error) if n_asked > 1 && at.is_latest() && is_answer(&error) => {
                     // What it takes now and then, it does not take.
                     self.note_lens(Ok(mode.with(n_asked / 2)));
+                    asked.into_iter().chain(later).collect()
+                }
+                Err(error) if may_find_out && is_answer(&error) => {
+                    // It is not the node that was asked first, or that one was changed: it may take the
+                    // lens in another way.
+                    may_find_out = false;
+                    self.lens.set(None);
                     asked.into_iter().chain(later).collect()
                 }
                 Err(error) => return Err(ChainErrorKind::of_call(error)),

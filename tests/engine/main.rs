@@ -17,6 +17,7 @@ mod expiry;
 mod front_run;
 mod latency;
 mod leases;
+mod lens_endpoints;
 mod lying_node;
 mod odd_token;
 mod poison;

@@ -27,6 +27,10 @@ pub enum Fault {
     Answer(&'static str),
     /// Refuses searches for logs over more than ten blocks, as free plans of providers do.
     ShortRange,
+    /// Knows no state overrides: refuses an `eth_call` with a third parameter, in geth's words.
+    NoOverrides,
+    /// Gives an `eth_call` this much gas at most, and does not say so, as geth and reth do.
+    GasCap(u64),
     /// Answers nothing for longer than any caller waits.
     BlackHole,
     /// Answers 200 and a page for people.
@@ -35,8 +39,6 @@ pub enum Fault {
     RateLimited,
     /// Does not know the method.
     UnknownMethod,
-    /// Takes no state overrides.
-    NoOverrides,
     /// Refuses calls of more than this many bytes.
     ShortCalls(usize),
 }

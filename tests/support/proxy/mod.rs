@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -54,6 +54,10 @@ struct State {
     is_strict_about_replacements: AtomicBool,
     is_strict_about_size: AtomicBool,
     is_strict_about_order: AtomicBool,
+    /// How long a request may be; 0 stands for any length.
+    n_body_bytes_max: AtomicUsize,
+    /// Words that are listened for, in lower case, and how many requests held them.
+    heard: Mutex<Option<(String, u64)>>,
     books: Mutex<Option<(PgPool, tokio::runtime::Handle)>>,
 }
 
@@ -135,6 +139,21 @@ impl Proxy {
         self.state().is_strict_about_order.store(true, Ordering::Relaxed);
     }
 
+    /// Answers 413 to longer requests, as gateways do; 0 takes any.
+    pub fn limit_bodies(&self, n_bytes_max: usize) {
+        self.state().n_body_bytes_max.store(n_bytes_max, Ordering::Relaxed);
+    }
+
+    /// Counts the requests with these words from now on, whatever their case.
+    pub fn listen_for(&self, words: &str) {
+        *self.state().heard.lock().unwrap() = Some((words.to_lowercase(), 0));
+    }
+
+    /// How many there were.
+    pub fn n_heard(&self) -> u64 {
+        self.state().heard.lock().unwrap().as_ref().map_or(0, |(_, n_heard)| *n_heard)
+    }
+
     /// Looks into the books whenever a transaction arrives, before anything is done with it.
     pub fn watch(&self, books: &PgPool) {
         let runtime = tokio::runtime::Handle::current();
@@ -178,6 +197,11 @@ impl Proxy {
 }
 
 async fn answer(body: web::Bytes, target: web::Data<Target>) -> HttpResponse {
+    let n_bytes_max = target.state.n_body_bytes_max.load(Ordering::Relaxed);
+    if n_bytes_max > 0 && body.len() > n_bytes_max {
+        return HttpResponse::PayloadTooLarge().finish();
+    }
+    target.hear(&body);
     let Ok(request) = serde_json::from_slice::<Value>(&body) else {
         return HttpResponse::BadRequest().finish();
     };
@@ -242,6 +266,13 @@ impl Target {
         self.http.post(url).json(request).send().await.ok()?.json().await.ok()
     }
 
+    fn hear(&self, body: &[u8]) {
+        if let Some((words, n_heard)) = self.state.heard.lock().unwrap().as_mut() {
+            let text = String::from_utf8_lossy(body).to_lowercase();
+            *n_heard += u64::from(text.contains(words.as_str()));
+        }
+    }
+
     /// Notes a call that arrived, and how it will misbehave.
     async fn receive(&self, call: &Value) -> Call {
         let method = call["method"].as_str().unwrap_or_default();
@@ -286,10 +317,6 @@ impl Target {
             Some(Fault::RateLimited) => {
                 Some(json!({ "error": { "code": -32_005, "message": "limit exceeded" } }))
             }
-            Some(Fault::NoOverrides) if call.call["params"][2].is_object() => {
-                let message = "too many arguments, want at most 2";
-                Some(json!({ "error": { "code": -32_602, "message": message } }))
-            }
             Some(Fault::ShortCalls(n_bytes)) if call.call.to_string().len() > n_bytes => {
                 Some(json!({ "error": { "code": -32_000, "message": "request too large" } }))
             }
@@ -303,6 +330,16 @@ impl Target {
                 _ => None,
             },
             Some(Fault::Stale(n_blocks)) => self.look_back(call, n_blocks).await,
+            Some(Fault::NoOverrides) if !call.call["params"][2].is_null() => {
+                let message = "too many arguments, want at most 2";
+                Some(json!({ "error": { "code": -32_602, "message": message } }))
+            }
+            Some(Fault::GasCap(gas_max)) => {
+                let asked = &mut call.call["params"][0];
+                let gas = quantity(&asked["gas"]).unwrap_or(u64::MAX).min(gas_max);
+                asked["gas"] = json!(format!("{gas:#x}"));
+                None
+            }
             _ => None,
         };
         if let Some(n_sent) = call.n_sent.filter(|_| call.answer.is_none()) {
@@ -426,6 +463,8 @@ fn is_of_connection(fault: &Fault) -> bool {
         | Fault::Refuse(_)
         | Fault::Answer(_)
         | Fault::ShortRange
+        | Fault::NoOverrides
+        | Fault::GasCap(_)
         | Fault::RateLimited
         | Fault::UnknownMethod
         | Fault::NoOverrides
