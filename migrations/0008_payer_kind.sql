@@ -4,7 +4,7 @@
 alter table settlement
     drop constraint settlement_signature_check,
     -- As it was sent, ERC-6492 wrapper included; a payer's own key's as r, s and 27 or 28.
-    add constraint settlement_signature_check check (length(signature) between 1 and 8192),
+    add constraint settlement_signature_check check (length(signature) <= 8192),
     -- key: the token recovers it. contract: the payer's code is asked (ERC-1271). counterfactual: the
     -- same, after its factory was called (ERC-6492).
     add column payer_kind text not null default 'key'

@@ -214,6 +214,10 @@ impl LensState {
         self.lock().replace(tried).map(|before| before.found)
     }
 
+    fn forget(&self) {
+        *self.lock() = None;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Option<Tried>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -283,7 +287,7 @@ impl Endpoint {
                     // It is not the node that was asked first, or that one was changed: it may take the
                     // lens in another way.
                     may_find_out = false;
-                    self.lens.set(None);
+                    self.lens.forget();
                     asked.into_iter().chain(later).collect()
                 }
                 Err(error) => return Err(ChainErrorKind::of_call(error)),

@@ -467,7 +467,6 @@ fn is_of_connection(fault: &Fault) -> bool {
         | Fault::GasCap(_)
         | Fault::RateLimited
         | Fault::UnknownMethod
-        | Fault::NoOverrides
         | Fault::ShortCalls(_) => false,
     }
 }
