@@ -100,7 +100,10 @@ pub(in crate::engine) const fn company_after(n_items: usize, has_reverted: bool)
 
 #[cfg(test)]
 mod tests {
-    use super::{Room, TRANSACTION_BYTES_MAX, TRANSACTION_GAS_MAX, Waiting, company_after, plan};
+    use super::{
+        super::gas::{batch_gas_limit, item_gas},
+        Room, TRANSACTION_BYTES_MAX, TRANSACTION_GAS_MAX, Waiting, company_after, plan,
+    };
 
     const ROOM: Room =
         Room { n_together_max: 4, n_transactions: 3, n_retries: 1, caps_items: true };
@@ -142,6 +145,24 @@ mod tests {
         let n_items = plan(&[small; 300], room)[0].items.len();
         let gas = |n: usize| 100_000 + 140_000 * u64::try_from(n).unwrap();
         assert!(gas(n_items) <= TRANSACTION_GAS_MAX && TRANSACTION_GAS_MAX < gas(n_items + 1));
+    }
+
+    #[test]
+    fn no_batch_asks_for_more_gas_than_a_transaction_may_have() {
+        let mut n_full = 0;
+        for n_bytes in [484, 1_000, 2_000, 4_400, 8_600] {
+            for gas_cap in [120_000, 150_000, 531_000, 655_000, 1_280_000] {
+                let gas = item_gas(gas_cap, n_bytes);
+                let item = Waiting { runs_code: true, gas, n_bytes, ..PLAIN };
+                let room = Room { n_together_max: 100, n_transactions: 1, ..ROOM };
+                let batch = plan(&[item; 120], room).remove(0).items.len();
+                // The worst that their calldata can be.
+                let limit = batch_gas_limit(&vec![1; 68 + n_bytes * batch], &vec![gas_cap; batch]);
+                assert!(limit <= TRANSACTION_GAS_MAX, "{batch} of {n_bytes} bytes: {limit}");
+                n_full += usize::from(batch == 100);
+            }
+        }
+        assert!(n_full > 0, "plain payments fill a batch");
     }
 
     #[test]

@@ -28,13 +28,16 @@ const CODE_BYTE_GAS: u64 = 200;
 /// For the deployer's own work and the constructor.
 const DEPLOY_GAS: u64 = 60_000;
 
+/// What a byte of calldata costs at most (EIP-7623).
+const BYTE_GAS_MAX: u64 = 40;
+
 /// What calldata costs: the larger of the price that execution is added to and the floor
 /// (EIP-2028, EIP-7623).
 pub(in crate::engine) fn calldata_gas(data: &[u8]) -> u64 {
     let n_zero = data.iter().filter(|byte| **byte == 0).count();
     let n_other = data.len().saturating_sub(n_zero);
     let (n_zero, n_other) = (wide(n_zero), wide(n_other));
-    n_zero.saturating_mul(10).saturating_add(n_other.saturating_mul(40))
+    n_zero.saturating_mul(10).saturating_add(n_other.saturating_mul(BYTE_GAS_MAX))
 }
 
 /// What an item whose payer's code runs may use: what it used when it was verified, a quarter more, and
@@ -51,8 +54,9 @@ pub(in crate::engine) fn call_gas_limit(data: &[u8], gas_cap: u64) -> u64 {
 
 /// The gas of a batch's limit that an item of `n_bytes` takes at most.
 pub(in crate::engine) fn item_gas(gas_cap: u64, n_bytes: usize) -> u64 {
-    // Sixteen a byte is what most of them cost; the floor of 40 (EIP-7623) never binds beside a call.
-    gas_cap.saturating_add(ITEM_GAS).saturating_add(wide(n_bytes).saturating_mul(16))
+    // As if no byte were zero: a payer chooses its signature, and a batch that has to ask for more than
+    // a transaction may have is never mined.
+    gas_cap.saturating_add(ITEM_GAS).saturating_add(wide(n_bytes).saturating_mul(BYTE_GAS_MAX))
 }
 
 /// The gas limit of a batch of items with those caps and that calldata.
