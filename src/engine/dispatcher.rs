@@ -463,11 +463,17 @@ impl Engine {
         &self,
         desk: &mut Desk,
         step: &mut Step,
-        room: Room,
+        mut room: Room,
         queued: &[Queued],
         settlements: Vec<Settlement>,
     ) -> Result<usize, EngineError> {
         let settlements = self.sieve(desk, queued, settlements).await?;
+        let n_with_code = settlements.iter().filter(|(queued, _)| queued.runs_code).count();
+        if n_with_code > 1 && !room.caps_items {
+            // Nobody has looked for the settler so long as no batch was to be carried.
+            room.caps_items = self.carrier(desk, step).await? == Carrier::Settler;
+            room.n_transactions = self.options.n_in_flight_max.saturating_sub(step.open.len());
+        }
         let waiting: Vec<Waiting> = settlements
             .iter()
             .map(|(queued, settlement)| {

@@ -37,6 +37,7 @@ mod evicted;
 mod fees;
 mod foreign_nonce;
 mod hostile_payers;
+mod hostile_wallets;
 mod lagging_head;
 mod lost_answers;
 mod out_of_gas;
