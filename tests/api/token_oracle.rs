@@ -22,8 +22,8 @@ use proptest::{
 use quittance::{
     app::dev::Account,
     chain::{contract_transfer_calldata, transfer_calldata},
-    domain::{Amount, Authorization, AuthorizationNonce},
-    verify::{EcdsaSignature, MINING_MARGIN},
+    domain::{Amount, Authorization, AuthorizationNonce, TokenDomain},
+    verify::{EcdsaSignature, MINING_MARGIN, authorization_digest},
 };
 use serde_json::{Value, json};
 
@@ -234,16 +234,21 @@ impl Stage {
         }
         let body = recipe.body(Version::V2);
         let spoilt = self.spoilt(case, &signature(&body));
-        // What the token is shown: out of its wrapper, and of a key with 27 or 28.
+        // What the token is shown: out of its wrapper, and of the payer's own key with 27 or 28, be the
+        // account delegated or not.
         let shown = match case.spoil {
             Spoil::Wrapped => signature(&body),
             _ => spoilt.clone(),
         };
-        let is_contract = self.has_code(case.payer);
-        let calldata = match EcdsaSignature::parse(&shown) {
-            Some(signature) if !is_contract => transfer_calldata(&recipe.authorization, &signature),
-            _ => contract_transfer_calldata(&recipe.authorization, &shown.into()),
-        };
+        let own = EcdsaSignature::parse(&shown);
+        let calldata =
+            match own.filter(|own| own.signer(digest(&recipe)) == Some(recipe.account.address)) {
+                Some(own) if self.has_code(case.payer) => {
+                    contract_transfer_calldata(&recipe.authorization, &own.to_bytes().into())
+                }
+                Some(own) => transfer_calldata(&recipe.authorization, &own),
+                None => contract_transfer_calldata(&recipe.authorization, &shown.into()),
+            };
         let body = with_signature(&body, &spoilt);
         Asked { body, authorization: recipe.authorization, calldata }
     }
@@ -361,6 +366,13 @@ async fn stage() -> (Stage, Service) {
     let time = block["timestamp"].as_str().unwrap().trim_start_matches("0x");
     stage.block_time = u64::from_str_radix(time, 16).unwrap();
     (stage, service)
+}
+
+fn digest(recipe: &Recipe) -> B256 {
+    let market = &recipe.market;
+    let (name, version) = (market.token_name.clone(), market.token_version.clone());
+    let domain = TokenDomain { name, version };
+    authorization_digest(market.chain_id, market.asset, &domain, &recipe.authorization)
 }
 
 fn number(variable: &str) -> Option<u64> {
