@@ -416,7 +416,7 @@ fn is_answer(error: &RpcError<TransportErrorKind>) -> bool {
     match error {
         // Too many calls say nothing about this one.
         RpcError::ErrorResp(refusal) => !is_too_many_calls(refusal),
-        RpcError::UnsupportedFeature(_) | RpcError::DeserError { .. } => true,
+        RpcError::UnsupportedFeature(_) => true,
         // Too long, or not understood.
         RpcError::Transport(TransportErrorKind::HttpError(error)) => {
             [400, 413, 422].contains(&error.status)

@@ -35,7 +35,16 @@ pub(super) fn calls_of(settlement: &Settlement) -> Vec<BatchCall> {
 /// What the lens is asked about `settlement`.
 pub(super) fn question(settlement: &Settlement) -> Question {
     let (asset, authorization) = (settlement.asset, settlement.authorization);
-    Question::new(asset, authorization, settlement.digest, consent(settlement))
+    let consent = match consent(settlement) {
+        // The account of a key that is delegated now and may be plain at the next look.
+        Consent::Contract(Unwrapped { signature, deployment: None }) => {
+            EcdsaSignature::parse(&signature)
+                .filter(|by_key| by_key.signer(settlement.digest) == Some(authorization.payer))
+                .map_or(Consent::Contract(Unwrapped { signature, deployment: None }), Consent::Key)
+        }
+        consent => consent,
+    };
+    Question::new(asset, authorization, settlement.digest, consent)
 }
 
 fn consent(settlement: &Settlement) -> Consent {
