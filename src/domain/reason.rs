@@ -14,7 +14,7 @@ use std::fmt;
 pub enum InvalidReason {
     /// `x402Version` is neither 1 nor 2, or the two places that name it differ.
     X402Version,
-    /// The merchant's side cannot be read.
+    /// The merchant's side cannot be read, or names an asset that the merchant may not be paid in.
     PaymentRequirements,
     /// A scheme that this facilitator does not serve.
     UnsupportedScheme,
@@ -46,7 +46,7 @@ pub enum InvalidReason {
     ValueMismatchV1,
     /// There is no contract at the asset's address.
     AssetNotDeployed,
-    /// The asset does not answer `authorizationState`.
+    /// The asset does not answer `authorizationState`, or its events would not prove a payment.
     Eip3009NotSupported,
     /// The authorization was used or cancelled.
     NonceAlreadyUsed,
