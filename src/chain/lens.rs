@@ -61,7 +61,7 @@ const PAYMENT_GAS: u64 = 200_000;
 /// What it takes to create the lens, and to return an answer as code (200 a byte).
 const CREATION_GAS: u64 = 7_000_000;
 /// How long the refusal of an endpoint is believed.
-const REFUSAL_BELIEVED: Duration = Duration::from_secs(10);
+const REFUSAL_BELIEVED: Duration = Duration::from_secs(1);
 /// How long it is believed that an endpoint takes less than others.
 const REDUCED_BELIEVED: Duration = Duration::from_secs(600);
 /// Where the override puts the lens; nobody has the key, and nothing is there.
@@ -296,10 +296,13 @@ impl Endpoint {
         Ok(sights)
     }
 
-    /// How the endpoint is asked, found out by the first call. An endpoint that refused is not tried again
-    /// here; see [`Endpoint::watch_lens`].
+    /// How the endpoint is asked, found out by the first call. A refusal is believed for a moment: finding
+    /// out takes a dozen calls.
     pub(super) async fn lens_mode(&self) -> Result<LensMode, ChainErrorKind> {
         match self.lens.known() {
+            Some(Tried { found: Err(_), at }) if at.elapsed() >= REFUSAL_BELIEVED => {
+                self.try_lens().await
+            }
             Some(tried) => tried.found.map_err(ChainErrorKind::NoLens),
             None => self.try_lens().await,
         }
