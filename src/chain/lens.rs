@@ -235,6 +235,24 @@ impl Chain {
         at: impl Into<BlockId>,
     ) -> Result<Vec<ChainSnapshot>, ChainError> {
         let at: BlockId = at.into();
+        let started_at = Instant::now();
+        match self.look_once(questions, at).await {
+            // Nobody else can tell, so those that refused before are tried again now.
+            Err(error)
+                if matches!(error.source, ChainErrorKind::NoLens(_))
+                    && self.forget_refusals_before(started_at) =>
+            {
+                self.look_once(questions, at).await
+            }
+            looked => looked,
+        }
+    }
+
+    async fn look_once(
+        &self,
+        questions: &[Question],
+        at: BlockId,
+    ) -> Result<Vec<ChainSnapshot>, ChainError> {
         let endpoints = &self.endpoints;
         let operation = || format!("look at {} payments", questions.len());
         self.ask(operation, |endpoint| async move {
@@ -246,6 +264,14 @@ impl Chain {
             Ok(sights)
         })
         .await
+    }
+
+    /// Whether there was one.
+    fn forget_refusals_before(&self, time: Instant) -> bool {
+        let refused = self.endpoints.list.iter().filter(|endpoint| {
+            endpoint.lens.known().is_some_and(|tried| tried.found.is_err() && tried.at < time)
+        });
+        refused.inspect(|endpoint| endpoint.lens.forget()).count() > 0
     }
 }
 
