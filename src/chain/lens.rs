@@ -60,8 +60,8 @@ const CALL_GAS: u64 = 2_000_000;
 const PAYMENT_GAS: u64 = 200_000;
 /// What it takes to create the lens, and to return an answer as code (200 a byte).
 const CREATION_GAS: u64 = 7_000_000;
-/// How long the refusal of an endpoint is believed.
-const REFUSAL_BELIEVED: Duration = Duration::from_secs(1);
+/// How long the refusal of an endpoint is believed, where others can tell.
+const REFUSAL_BELIEVED: Duration = Duration::from_secs(10);
 /// How long it is believed that an endpoint takes less than others.
 const REDUCED_BELIEVED: Duration = Duration::from_secs(600);
 /// Where the override puts the lens; nobody has the key, and nothing is there.
@@ -322,13 +322,10 @@ impl Endpoint {
         Ok(sights)
     }
 
-    /// How the endpoint is asked, found out by the first call. A refusal is believed for a moment: finding
-    /// out takes a dozen calls.
+    /// How the endpoint is asked, found out by the first call. One that refused is not tried again here,
+    /// because that takes a dozen calls; see [`Endpoint::watch_lens`] and [`Chain::look`].
     pub(super) async fn lens_mode(&self) -> Result<LensMode, ChainErrorKind> {
         match self.lens.known() {
-            Some(Tried { found: Err(_), at }) if at.elapsed() >= REFUSAL_BELIEVED => {
-                self.try_lens().await
-            }
             Some(tried) => tried.found.map_err(ChainErrorKind::NoLens),
             None => self.try_lens().await,
         }
