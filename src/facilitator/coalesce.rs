@@ -1,8 +1,9 @@
 //! Verifications that wait together are looked at together.
 //!
 //! An idle chain is asked at once. What arrives while a call is under way shares the next one, and so does
-//! every equal payment; there is no timer. A list that is full does not wait. An answer is never older
-//! than its question.
+//! every equal payment; there is no timer. A call is over when those who shared it have their answers in
+//! hand: where every core is busy, that is when the payments before them are checked and in line. A list
+//! that is full does not wait. An answer is never older than its question.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -62,13 +63,41 @@ pub(super) enum Trouble {
 
 type Answer = Result<Arc<Seen>, Trouble>;
 
+/// A call, from its beginning until nobody who shared it waits to be told. It ends with its last clone.
+#[derive(Debug)]
+struct Round(Arc<Desk>);
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        let mut line = self.0.lock();
+        line.n_under_way = line.n_under_way.saturating_sub(1);
+        let is_time = line.is_time_to_ask();
+        drop(line);
+        if is_time {
+            self.0.arrived.notify_one();
+        }
+    }
+}
+
 /// The line of verifications of one chain.
 #[derive(Debug)]
 pub struct Coalescer {
     chain: Chain,
     promises: Arc<Promises>,
+    desk: Arc<Desk>,
+}
+
+/// The line, and the bell that is rung when a call is to begin.
+#[derive(Debug, Default)]
+struct Desk {
     line: Mutex<Line>,
     arrived: Notify,
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Line> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +112,7 @@ struct Line {
 #[derive(Debug)]
 struct Entry {
     question: Question,
-    callers: Vec<oneshot::Sender<Answer>>,
+    callers: Vec<oneshot::Sender<(Answer, Arc<Round>)>>,
 }
 
 impl Line {
@@ -99,14 +128,14 @@ impl Line {
 impl Coalescer {
     /// A line in front of `chain`. Somebody has to [`Coalescer::run`] it.
     pub fn new(chain: Chain, promises: Arc<Promises>) -> Self {
-        Self { chain, promises, line: Mutex::default(), arrived: Notify::new() }
+        Self { chain, promises, desk: Arc::default() }
     }
 
     /// What the newest block and the books say of a payment.
     pub(super) async fn ask(&self, key: PaymentKey, question: Question) -> Answer {
         let answer = self.enter(key, question)?;
         match tokio::time::timeout(ANSWER_TIMEOUT, answer).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok((answer, _round))) => answer,
             // Nobody answers any more: the service is stopping.
             Ok(Err(_)) | Err(_) => Err(Trouble::Busy),
         }
@@ -116,9 +145,9 @@ impl Coalescer {
         &self,
         key: PaymentKey,
         question: Question,
-    ) -> Result<oneshot::Receiver<Answer>, Trouble> {
+    ) -> Result<oneshot::Receiver<(Answer, Arc<Round>)>, Trouble> {
         let (caller, answer) = oneshot::channel();
-        let mut line = self.lock();
+        let mut line = self.desk.lock();
         if let Some(entry) = line.waiting.get_mut(&key) {
             entry.callers.push(caller);
             return Ok(answer);
@@ -134,7 +163,7 @@ impl Coalescer {
         drop(line);
         // Otherwise the end of a call comes first, and looks at the line by itself.
         if is_time {
-            self.arrived.notify_one();
+            self.desk.arrived.notify_one();
         }
         Ok(answer)
     }
@@ -143,23 +172,20 @@ impl Coalescer {
     pub async fn run(&self, stop: &CancellationToken) {
         let mut calls = FuturesUnordered::new();
         loop {
-            while let Some(list) = self.next_list() {
-                calls.push(self.answer(list));
+            while let Some((list, round)) = self.next_list() {
+                calls.push(self.answer(list, round));
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.arrived.notified() => (),
-                Some(()) = calls.next(), if !calls.is_empty() => {
-                    let mut line = self.lock();
-                    line.n_under_way = line.n_under_way.saturating_sub(1);
-                }
+                () = self.desk.arrived.notified() => (),
+                Some(()) = calls.next(), if !calls.is_empty() => (),
             }
         }
     }
 
     /// What the next call asks, if there is to be one now.
-    fn next_list(&self) -> Option<Vec<Entry>> {
-        let mut line = self.lock();
+    fn next_list(&self) -> Option<(Vec<Entry>, Arc<Round>)> {
+        let mut line = self.desk.lock();
         if !line.is_time_to_ask() {
             return None;
         }
@@ -169,10 +195,10 @@ impl Coalescer {
         let taken = keys.drain(..n).filter_map(|key| waiting.remove(&key));
         // Who gave up is not looked at.
         let list = taken.filter(|entry| entry.callers.iter().any(|caller| !caller.is_closed()));
-        Some(list.collect())
+        Some((list.collect(), Arc::new(Round(Arc::clone(&self.desk)))))
     }
 
-    async fn answer(&self, list: Vec<Entry>) {
+    async fn answer(&self, list: Vec<Entry>, round: Arc<Round>) {
         let started = Instant::now();
         let (mut questions, mut callers) =
             (Vec::with_capacity(list.len()), Vec::with_capacity(list.len()));
@@ -190,14 +216,14 @@ impl Coalescer {
         let trouble = match seen {
             Ok(seen) => {
                 for (seen, callers) in seen.into_iter().zip(callers) {
-                    tell(callers, &Ok(Arc::new(seen)));
+                    tell(callers, &Ok(Arc::new(seen)), &round);
                 }
                 return;
             }
             Err(trouble) => trouble,
         };
         for callers in callers {
-            tell(callers, &Err(trouble.clone()));
+            tell(callers, &Err(trouble.clone()), &round);
         }
     }
 
@@ -223,15 +249,11 @@ impl Coalescer {
     }
 
     fn keep_pace(&self, took: Duration) {
-        let mut line = self.lock();
+        let mut line = self.desk.lock();
         line.pace = match mem::take(&mut line.pace) {
             Duration::ZERO => took,
             pace => pace - pace / PACE_DIVISOR + took / PACE_DIVISOR,
         };
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Line> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -246,10 +268,10 @@ fn key_of(question: &Question) -> PromiseKey {
     PromiseKey { asset: question.asset(), payer: authorization.payer, nonce: authorization.nonce }
 }
 
-fn tell(callers: Vec<oneshot::Sender<Answer>>, answer: &Answer) {
+fn tell(callers: Vec<oneshot::Sender<(Answer, Arc<Round>)>>, answer: &Answer, round: &Arc<Round>) {
     for caller in callers {
         // Who hung up is not told.
-        let _ = caller.send(answer.clone());
+        let _ = caller.send((answer.clone(), Arc::clone(round)));
     }
 }
 
