@@ -265,6 +265,8 @@ async fn without_the_settler_payers_with_code_go_alone_and_hold_up_nobody() {
             .await,
         2
     );
+    // Stored comes before sent.
+    world.until(UNANSWERED, 0).await;
     world.node.mine(1).await;
     world.until(PAID, 5).await;
     world.node.until_pending(2).await;
