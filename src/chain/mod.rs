@@ -28,6 +28,7 @@ pub use settler::{BatchCall, Carrier, settler_deployment};
 pub use standing::LAG_BLOCKS_MAX;
 pub use survey::EndpointReport;
 pub use token::{
-    Fate, TRANSFER_GAS_LIMIT, TokenEvent, contract_transfer_calldata, fate, transfer_calldata,
+    Fate, TRANSFER_GAS_LIMIT, TokenEvent, contract_transfer_calldata, fate, payment_calls,
+    transfer_calldata,
 };
 pub use trial::Testimony;

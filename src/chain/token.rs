@@ -8,7 +8,7 @@ use alloy::{
 
 use crate::{
     domain::{Amount, Authorization, AuthorizationNonce, Evidence},
-    verify::EcdsaSignature,
+    verify::{Consent, EcdsaSignature, Unwrapped},
 };
 
 use super::{Log, Receipt};
@@ -68,6 +68,23 @@ pub fn contract_transfer_calldata(authorization: &Authorization, signature: &Byt
         signature: signature.clone(),
     };
     call.abi_encode().into()
+}
+
+/// The calls that pay `authorization` of `asset` by what the payer agreed with, in their order: the token's
+/// is the last, and the factory's comes before it where the payer's wallet is to be deployed.
+pub fn payment_calls(
+    asset: Address,
+    authorization: &Authorization,
+    consent: &Consent,
+) -> Vec<(Address, Bytes)> {
+    match consent {
+        Consent::Key(signature) => vec![(asset, transfer_calldata(authorization, signature))],
+        Consent::Contract(Unwrapped { signature, deployment }) => {
+            let deployment = deployment.iter().map(|call| (call.factory, call.calldata.clone()));
+            let payment = (asset, contract_transfer_calldata(authorization, signature));
+            deployment.chain([payment]).collect()
+        }
+    }
 }
 
 /// The first topics of the events that use up an authorization.

@@ -22,20 +22,15 @@ use moka::{Expiry, future::Cache};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::{
-    domain::PayerKind,
-    verify::{Consent, Verified},
-};
+use crate::verify::{Consent, Verified};
 
 use super::{
     CONTRACT_GAS_LIMIT, Chain, ChainError, DEPLOYMENT_GAS_LIMIT, Log, Receipt, TRANSFER_GAS_LIMIT,
     asset::{ASSET_TTL, N_ASSETS_MAX},
-    contract_transfer_calldata,
     endpoints::{Endpoint, Failure},
     error::{ChainErrorKind, is_unknown_method, revert_text},
     lens::{LENS_ADDRESS, LONE_CALL_GAS},
-    token::missing_proof,
-    transfer_calldata,
+    token::{missing_proof, payment_calls},
 };
 
 /// Tokens whose events are known (x402 reference 3.6 and 9): they are believed where no endpoint can
@@ -217,7 +212,7 @@ impl Endpoint {
 /// The calls that the engine would make: the payment's is the last.
 fn calls(verified: &Verified) -> Vec<TransactionRequest> {
     let (terms, asset) = (verified.terms(), verified.terms().requirements().asset);
-    let (authorization, consent) = (terms.authorization(), terms.consent());
+    let consent = Consent::shown(verified.payer_kind(), terms.wire_signature());
     let call = |to: Address, data: Bytes, gas: u64| TransactionRequest {
         // Nobody's: tokens let anybody submit an authorization.
         from: Some(LENS_ADDRESS),
@@ -226,18 +221,13 @@ fn calls(verified: &Verified) -> Vec<TransactionRequest> {
         input: data.into(),
         ..TransactionRequest::default()
     };
-    if let (PayerKind::Key, Consent::Key(signature)) = (verified.payer_kind(), consent) {
-        return vec![call(asset, transfer_calldata(authorization, signature), TRANSFER_GAS_LIMIT)];
-    }
-    let data = contract_transfer_calldata(authorization, &consent.signature());
-    let payment = call(asset, data, CONTRACT_GAS_LIMIT + LONE_CALL_GAS);
-    let deployment =
-        consent.deployment().filter(|_| verified.payer_kind() == PayerKind::Counterfactual);
-    let deployment = deployment.map(|deployment| {
-        let gas = DEPLOYMENT_GAS_LIMIT + LONE_CALL_GAS;
-        call(deployment.factory, deployment.calldata.clone(), gas)
+    let paid = payment_calls(asset, terms.authorization(), &consent).into_iter();
+    let calls = paid.map(|(to, data)| match &consent {
+        Consent::Key(_) => call(to, data, TRANSFER_GAS_LIMIT),
+        Consent::Contract(_) if to == asset => call(to, data, CONTRACT_GAS_LIMIT + LONE_CALL_GAS),
+        Consent::Contract(_) => call(to, data, DEPLOYMENT_GAS_LIMIT + LONE_CALL_GAS),
     });
-    deployment.into_iter().chain([payment]).collect()
+    calls.collect()
 }
 
 #[derive(Debug, Deserialize)]

@@ -1,8 +1,7 @@
 //! A settlement as calls: those that pay it, and what the lens is asked about it.
 
 use crate::{
-    chain::{BatchCall, Question, contract_transfer_calldata, transfer_calldata},
-    domain::PayerKind,
+    chain::{BatchCall, Question, payment_calls},
     ledger::Settlement,
     verify::{Consent, EcdsaSignature, Unwrapped},
 };
@@ -13,23 +12,13 @@ use super::policy::gas::{ITEM_GAS_CAP, code_gas_cap};
 /// payer's wallet was not there when it was verified. If somebody deployed it meanwhile, the factory's
 /// call does nothing, or fails alone.
 pub(super) fn calls_of(settlement: &Settlement) -> Vec<BatchCall> {
-    let (target, authorization) = (settlement.asset, &settlement.authorization);
-    match consent(settlement) {
-        Consent::Key(signature) => {
-            let data = transfer_calldata(authorization, &signature);
-            vec![BatchCall { target, data, gas_cap: ITEM_GAS_CAP }]
-        }
-        Consent::Contract(Unwrapped { signature, deployment }) => {
-            let gas_cap = code_gas_cap(settlement.simulated_gas);
-            let data = contract_transfer_calldata(authorization, &signature);
-            let deployment = deployment.map(|call| BatchCall {
-                target: call.factory,
-                data: call.calldata,
-                gas_cap,
-            });
-            deployment.into_iter().chain([BatchCall { target, data, gas_cap }]).collect()
-        }
-    }
+    let consent = consent(settlement);
+    let gas_cap = match consent {
+        Consent::Key(_) => ITEM_GAS_CAP,
+        Consent::Contract(_) => code_gas_cap(settlement.simulated_gas),
+    };
+    let calls = payment_calls(settlement.asset, &settlement.authorization, &consent).into_iter();
+    calls.map(|(target, data)| BatchCall { target, data, gas_cap }).collect()
 }
 
 /// What the lens is asked about `settlement`.
@@ -48,15 +37,5 @@ pub(super) fn question(settlement: &Settlement) -> Question {
 }
 
 fn consent(settlement: &Settlement) -> Consent {
-    let mut unwrapped = Unwrapped::of(&settlement.signature);
-    match settlement.payer_kind {
-        PayerKind::Key => {
-            if let Some(signature) = EcdsaSignature::parse(&settlement.signature) {
-                return Consent::Key(signature);
-            }
-        }
-        PayerKind::Contract => unwrapped.deployment = None,
-        PayerKind::Counterfactual => (),
-    }
-    Consent::Contract(unwrapped)
+    Consent::shown(settlement.payer_kind, &settlement.signature)
 }

@@ -468,7 +468,8 @@ impl Engine {
         settlements: Vec<Settlement>,
     ) -> Result<usize, EngineError> {
         let settlements = self.sieve(desk, queued, settlements).await?;
-        let n_with_code = settlements.iter().filter(|(queued, _)| queued.runs_code).count();
+        let n_with_code =
+            settlements.iter().filter(|(_, settlement)| settlement.runs_code()).count();
         if n_with_code > 1 && !room.caps_items {
             // Nobody has looked for the settler so long as no batch was to be carried.
             room.caps_items = self.carrier(desk, step).await? == Carrier::Settler;
@@ -481,7 +482,7 @@ impl Engine {
                 let n_bytes = calls.iter().map(BatchCall::n_bytes).sum();
                 let gas = calls.iter().map(|call| item_gas(call.gas_cap, call.n_bytes())).sum();
                 let n_together_max = queued.n_together_max;
-                Waiting { n_together_max, runs_code: queued.runs_code, n_bytes, gas }
+                Waiting { n_together_max, runs_code: settlement.runs_code(), n_bytes, gas }
             })
             .collect();
         let mut n_sent = 0_usize;

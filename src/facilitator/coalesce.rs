@@ -22,11 +22,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     chain::{BlockId, Chain, ChainError, LENS_LIST_MAX, Question},
     db::DbError,
-    ledger::{PromiseKey, Promised},
+    ledger::PromiseKey,
     verify::{ChainSnapshot, PaymentKey},
 };
 
-use super::Promises;
+use super::{Promises, verify::Books};
 
 /// How many calls may be under way for one chain: with full lists, 26,000 verifications a second at an
 /// endpoint that takes 30 ms.
@@ -46,10 +46,8 @@ const PACE_DIVISOR: u32 = 8;
 pub(super) struct Seen {
     /// At one block of the chain.
     pub(super) snapshot: ChainSnapshot,
-    /// At one moment of the books.
-    pub(super) promised: Promised,
-    /// The newest block that the books knew then.
-    pub(super) applied_head: Option<u64>,
+    /// At one moment.
+    pub(super) books: Books,
 }
 
 /// Why there is no answer, for everybody who shared the call.
@@ -62,6 +60,8 @@ pub(super) enum Trouble {
 }
 
 type Answer = Result<Arc<Seen>, Trouble>;
+/// What a caller is told, and the call that it shared.
+type Told = (Answer, Arc<Round>);
 
 /// A call, from its beginning until nobody who shared it waits to be told. It ends with its last clone.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ struct Line {
 #[derive(Debug)]
 struct Entry {
     question: Question,
-    callers: Vec<oneshot::Sender<(Answer, Arc<Round>)>>,
+    callers: Vec<oneshot::Sender<Told>>,
 }
 
 impl Line {
@@ -145,7 +145,7 @@ impl Coalescer {
         &self,
         key: PaymentKey,
         question: Question,
-    ) -> Result<oneshot::Receiver<(Answer, Arc<Round>)>, Trouble> {
+    ) -> Result<oneshot::Receiver<Told>, Trouble> {
         let (caller, answer) = oneshot::channel();
         let mut line = self.desk.lock();
         if let Some(entry) = line.waiting.get_mut(&key) {
@@ -237,15 +237,21 @@ impl Coalescer {
         let oldest = snapshots.iter().min_by_key(|snapshot| snapshot.block_number);
         let Some(oldest) = oldest else { return Ok(Vec::new()) };
         let (number, time) = (oldest.block_number, oldest.block_time);
-        let keys: Vec<PromiseKey> = questions.iter().map(key_of).collect();
+        let keys: Vec<PromiseKey> = questions
+            .iter()
+            .map(|question| PromiseKey::of(question.asset(), question.authorization()))
+            .collect();
         let promises = self
             .promises
             .of(self.chain.chain_id(), number, time, &keys)
             .await
             .map_err(|error| Trouble::Db(Arc::new(error)))?;
         let applied_head = promises.applied_head;
-        let seen = snapshots.into_iter().zip(promises.promised);
-        Ok(seen.map(|(snapshot, promised)| Seen { snapshot, promised, applied_head }).collect())
+        let seen = snapshots.into_iter().zip(promises.promised).map(|(snapshot, promised)| {
+            let books = Books { promised, applied_head };
+            Seen { snapshot, books }
+        });
+        Ok(seen.collect())
     }
 
     fn keep_pace(&self, took: Duration) {
@@ -263,12 +269,7 @@ fn expected_wait(n_waiting: usize, pace: Duration) -> Duration {
     pace.saturating_mul(u32::try_from(n_rounds).unwrap_or(u32::MAX))
 }
 
-fn key_of(question: &Question) -> PromiseKey {
-    let authorization = question.authorization();
-    PromiseKey { asset: question.asset(), payer: authorization.payer, nonce: authorization.nonce }
-}
-
-fn tell(callers: Vec<oneshot::Sender<(Answer, Arc<Round>)>>, answer: &Answer, round: &Arc<Round>) {
+fn tell(callers: Vec<oneshot::Sender<Told>>, answer: &Answer, round: &Arc<Round>) {
     for caller in callers {
         // Who hung up is not told.
         let _ = caller.send((answer.clone(), Arc::clone(round)));

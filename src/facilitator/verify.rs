@@ -74,7 +74,7 @@ impl Facilitator {
         };
         let asset = chain.engine.chain().asset(terms.requirements().asset).await?;
         let seen = chain.verifications.ask(key.clone(), Question::of(&terms)).await?;
-        let books = Books { promised: seen.promised.clone(), applied_head: seen.applied_head };
+        let books = seen.books.clone();
         let mut snapshot = seen.snapshot.clone();
         snapshot.token_name.clone_from(&asset.name);
         snapshot.token_version.clone_from(&asset.version);
@@ -178,9 +178,7 @@ pub(super) async fn read_books(
     verified: &Verified,
 ) -> Result<Books, FacilitatorError> {
     let (terms, chain_id) = (verified.terms(), chain.engine.chain().chain_id());
-    let authorization = terms.authorization();
-    let (asset, payer) = (terms.requirements().asset, authorization.payer);
-    let key = PromiseKey { asset, payer, nonce: authorization.nonce };
+    let key = PromiseKey::of(terms.requirements().asset, terms.authorization());
     let promises = ledger::promised(conn, chain_id, &[key], verified.block_time()).await?;
     let promised = promises.promised.into_iter().next().unwrap_or(Promised::NOTHING);
     Ok(Books { promised, applied_head: promises.applied_head })

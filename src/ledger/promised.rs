@@ -5,7 +5,9 @@ use sqlx::PgConnection;
 
 use crate::{
     db::{self, DbError, During},
-    domain::{Amount, AmountError, AuthorizationNonce, ChainId, SettlementStatus, UnixTime},
+    domain::{
+        Amount, AmountError, Authorization, AuthorizationNonce, ChainId, SettlementStatus, UnixTime,
+    },
 };
 
 /// How many of the newest applied blocks are told one by one: more than what is verified by can be
@@ -21,6 +23,13 @@ pub struct PromiseKey {
     pub payer: Address,
     /// Which authorization.
     pub nonce: AuthorizationNonce,
+}
+
+impl PromiseKey {
+    /// Of that authorization of `asset`.
+    pub const fn of(asset: Address, authorization: &Authorization) -> Self {
+        Self { asset, payer: authorization.payer, nonce: authorization.nonce }
+    }
 }
 
 /// What the books hold against one payment. Sums stop at the largest amount.

@@ -8,6 +8,8 @@ use alloy::{
     sol_types::SolValue,
 };
 
+use crate::domain::PayerKind;
+
 /// The 32 bytes that end an ERC-6492 signature of a wallet that is not deployed yet.
 const ERC6492_MAGIC: B256 =
     b256!("6492649264926492649264926492649264926492649264926492649264926492");
@@ -95,6 +97,21 @@ pub enum Consent {
 }
 
 impl Consent {
+    /// What the token is shown for a payer of that kind, from the signature as it was sent.
+    pub fn shown(payer_kind: PayerKind, wire_signature: &Bytes) -> Self {
+        let mut unwrapped = Unwrapped::of(wire_signature);
+        match payer_kind {
+            PayerKind::Key => {
+                if let Some(signature) = EcdsaSignature::parse(wire_signature) {
+                    return Self::Key(signature);
+                }
+            }
+            PayerKind::Contract => unwrapped.deployment = None,
+            PayerKind::Counterfactual => (),
+        }
+        Self::Contract(unwrapped)
+    }
+
     /// The signature that the token is shown.
     pub fn signature(&self) -> Bytes {
         match self {

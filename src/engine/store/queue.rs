@@ -24,8 +24,6 @@ pub(in crate::engine) struct Queued {
     pub(in crate::engine) settlement_id: SettlementId,
     /// How many may share its transaction; `None` for as many as fit.
     pub(in crate::engine) n_together_max: Option<usize>,
-    /// Whether code of the payer's runs when it is paid.
-    pub(in crate::engine) runs_code: bool,
     /// Whether it was verified a moment ago and never sent.
     pub(in crate::engine) is_fresh: bool,
 }
@@ -41,7 +39,7 @@ pub(in crate::engine) async fn queued(
     let rows = sqlx::query_as!(
         Row,
         r#"
-        select settlement_id, n_together_max, payer_kind <> 'key' as "runs_code!",
+        select settlement_id, n_together_max,
             n_transactions = 0 and created_at > now() - make_interval(secs => $4) as "is_fresh!"
         from settlement
         where chain_id = $1 and status = 'claimed' and n_alone < $2 and not_before <= now()
@@ -80,7 +78,7 @@ pub(in crate::engine) async fn reserve(
             order by not_before
             limit $3
             for update skip locked)
-        returning settlement_id, n_together_max, payer_kind <> 'key' as "runs_code!",
+        returning settlement_id, n_together_max,
             n_transactions = 0 and created_at > now() - make_interval(secs => $4) as "is_fresh!"
         "#,
         chain_id.to_string(),
@@ -102,7 +100,6 @@ pub(in crate::engine) async fn reserve(
 struct Row {
     settlement_id: Uuid,
     n_together_max: Option<i32>,
-    runs_code: bool,
     is_fresh: bool,
 }
 
@@ -114,7 +111,6 @@ impl TryFrom<Row> for Queued {
         Ok(Self {
             settlement_id: SettlementId::from_uuid(row.settlement_id),
             n_together_max: n_together_max.map(|n| usize::try_from(n).unwrap_or(usize::MAX)),
-            runs_code: row.runs_code,
             is_fresh: row.is_fresh,
         })
     }

@@ -180,7 +180,6 @@ impl Books {
                 Queued {
                     settlement_id: row.settlement.settlement_id,
                     n_together_max: row.n_together_max,
-                    runs_code: false,
                     is_fresh: row.settlement.n_transactions == 0
                         && row.created_at + FRESH_SECONDS > now,
                 }
