@@ -3,6 +3,7 @@
 //! The layers and who may import whom are in `ARCHITECTURE.md`; `tests/architecture.rs` holds them.
 
 pub mod app;
+pub mod audit;
 pub mod chain;
 pub mod cli;
 pub mod config;
@@ -13,6 +14,7 @@ pub mod facilitator;
 pub mod faults;
 pub mod http;
 pub mod ledger;
+pub mod limits;
 pub mod merchants;
 pub mod promises;
 pub mod protocol;

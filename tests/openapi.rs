@@ -139,7 +139,7 @@ async fn probe_routes(contract: &Contract, service: &Service) {
                 let url = format!("{}{path}", service.operations_url);
                 read(reqwest::Client::new().request(upper, url).send().await.unwrap()).await
             } else {
-                service.send(upper, &path, &[], String::new()).await
+                service.send(upper, &filled_in(&path), &[], String::new()).await
             };
             let is_absent =
                 [StatusCode::NOT_FOUND, StatusCode::METHOD_NOT_ALLOWED].contains(&answer.status);
@@ -161,6 +161,15 @@ async fn probe_routes(contract: &Contract, service: &Service) {
     let answer = service.send(Method::GET, "/nothing", &[], String::new()).await;
     assert_eq!(answer.status, StatusCode::NOT_FOUND);
     contract.check_response("/components/responses/NotFound", &answer);
+}
+
+/// A path with something in the places of its parameters.
+fn filled_in(path: &str) -> String {
+    let segments = path.split('/').map(|segment| match segment.starts_with('{') {
+        true => "01900000-0000-7000-8000-000000000000",
+        false => segment,
+    });
+    segments.collect::<Vec<_>>().join("/")
 }
 
 async fn ask_for_what_is_public(contract: &Contract, service: &Service) {
@@ -353,16 +362,31 @@ async fn live_key(world: &World) -> ApiKey {
 /// The paths that `src/http` registers.
 fn routes_in_source() -> BTreeSet<String> {
     let mut routes = BTreeSet::new();
-    for file in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http")).unwrap() {
-        let path = file.unwrap().path();
-        assert!(path.is_file(), "{} is a folder; this search looks at files only", path.display());
-        let source = fs::read_to_string(&path).unwrap();
-        for call in ["question(\"", "document(\"", "web::resource(\"", ".route(\"", "web::scope("] {
-            for (at, _) in source.match_indices(call) {
-                let quoted = source.split_at(at).1.split('"').nth(1).unwrap();
-                assert!(call != "web::scope(" || quoted.is_empty(), "this search knows no scopes");
-                routes.extend((!quoted.is_empty()).then(|| quoted.to_owned()));
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http")];
+    while let Some(folder) = folders.pop() {
+        for file in fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => routes.extend(routes_in(&fs::read_to_string(&path).unwrap())),
             }
+        }
+    }
+    routes
+}
+
+fn routes_in(source: &str) -> BTreeSet<String> {
+    let mut routes = BTreeSet::new();
+    let calls =
+        ["question(", "document(", "resource(", "web::resource(", ".route(\"", "web::scope("];
+    for call in calls {
+        for (at, _) in source.match_indices(call) {
+            // The path is the first argument, on the same line or on the next one.
+            let arguments = source.split_at(at + call.trim_end_matches('"').len()).1.trim_start();
+            let Some(quoted) = arguments.strip_prefix('"') else { continue };
+            let quoted = quoted.split('"').next().unwrap();
+            assert!(call != "web::scope(" || quoted.is_empty(), "this search knows no scopes");
+            routes.extend((!quoted.is_empty()).then(|| quoted.to_owned()));
         }
     }
     routes

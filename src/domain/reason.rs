@@ -9,7 +9,9 @@ use std::fmt;
 /// served is asked once both sides could be read.
 ///
 /// Strings and order are those of npm `@x402/evm` 2.27.0 for `exact` with EIP-3009 (x402
-/// specification section 9 for the first five), and part of the public API.
+/// specification section 9 for the first five), and part of the public API. From
+/// [`InvalidReason::AddressDenied`] on they are this facilitator's own: the payment is good, and a rule
+/// of the house, of the merchant or of the payer itself forbids it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum InvalidReason {
     /// `x402Version` is neither 1 nor 2, or the two places that name it differ.
@@ -58,11 +60,25 @@ pub enum InvalidReason {
     InsufficientBalance,
     /// The exact settlement call would revert, and no check above says why.
     SimulationFailed,
+    /// A list denies the payer, the payee, the asset or the factory.
+    AddressDenied,
+    /// The payer's own policy does not allow the payee.
+    PolicyPayee,
+    /// The payer's own policy, or the session that signed, is not valid now.
+    PolicyExpired,
+    /// The payer's own policy allows less.
+    PolicyExceeded,
+    /// A cap of the operator or of the merchant would be exceeded.
+    CapExceeded,
+    /// The day's gas budget is spent.
+    GasBudgetExceeded,
+    /// The payment would cost more gas than it moves.
+    BelowFloorPrice,
 }
 
 impl InvalidReason {
     /// Every reason, in order of precedence.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 30] = [
         Self::X402Version,
         Self::PaymentRequirements,
         Self::UnsupportedScheme,
@@ -86,6 +102,13 @@ impl InvalidReason {
         Self::TokenVersionMismatch,
         Self::InsufficientBalance,
         Self::SimulationFailed,
+        Self::AddressDenied,
+        Self::PolicyPayee,
+        Self::PolicyExpired,
+        Self::PolicyExceeded,
+        Self::CapExceeded,
+        Self::GasBudgetExceeded,
+        Self::BelowFloorPrice,
     ];
 
     /// The wire string.
@@ -114,6 +137,13 @@ impl InvalidReason {
             Self::TokenVersionMismatch => "invalid_exact_evm_token_version_mismatch",
             Self::InsufficientBalance => "invalid_exact_evm_insufficient_balance",
             Self::SimulationFailed => "invalid_exact_evm_transaction_simulation_failed",
+            Self::AddressDenied => "address_denied",
+            Self::PolicyPayee => "spending_policy_payee_not_allowed",
+            Self::PolicyExpired => "spending_policy_expired",
+            Self::PolicyExceeded => "spending_policy_exceeded",
+            Self::CapExceeded => "cap_exceeded",
+            Self::GasBudgetExceeded => "gas_budget_exceeded",
+            Self::BelowFloorPrice => "below_floor_price",
         }
     }
 

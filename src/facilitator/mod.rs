@@ -5,6 +5,7 @@
 
 mod coalesce;
 mod error;
+mod house;
 mod promised;
 mod settle;
 mod verdicts;

@@ -25,11 +25,12 @@ use crate::{
     faults::{Defect, crash_point, has_defect},
     ledger::{self, Claim, ClaimOutcome, Settlement},
     merchants::Caller,
-    verify::{Verified, repeats, statement},
+    verify::{repeats, statement},
 };
 
 use super::{
     Announced, Facilitator, FacilitatorError, ServedChain, check_allowed, check_mode,
+    house::{self, Guest},
     verify::{Verdict, read_books},
 };
 
@@ -148,7 +149,8 @@ impl Facilitator {
             idempotency_key: key.cloned(),
             wait_for,
         };
-        match self.claim(chain, &claim, &verified).await {
+        let guest = Guest { caller, chain, verified: &verified };
+        match self.claim(&claim, guest).await {
             Ok(Ok(ClaimOutcome::Claimed)) => {
                 tracing::info!(settlement.id = %settlement_id, "claimed a payment");
                 chain.engine.nudge();
@@ -237,10 +239,10 @@ impl Facilitator {
     /// are made one after the other: of two that only one is covered of, one is made.
     async fn claim(
         &self,
-        chain: &ServedChain,
         claim: &Claim,
-        verified: &Verified,
+        guest: Guest<'_>,
     ) -> Result<Result<ClaimOutcome, Refusal>, FacilitatorError> {
+        let Guest { chain, verified, .. } = guest;
         let mut books = None;
         for _ in 0..N_CLAIM_TRIES {
             if let Some(books) = books.take()
@@ -250,6 +252,7 @@ impl Facilitator {
             }
             let _turn = self.turns.of(verified.terms().authorization().payer).await;
             let mut db = self.pool.begin().await.during("claim a settlement")?;
+            house::open(&mut db).await?;
             ledger::hold_payer(&mut db, verified).await?;
             let found = read_books(&mut db, chain, verified).await?;
             if found.promised.claimed.is_none() && !found.cover(verified) {
@@ -260,6 +263,9 @@ impl Facilitator {
             }
             let outcome = ledger::claim(&mut db, claim, verified).await?;
             if outcome == ClaimOutcome::Claimed {
+                if let Err(refusal) = self.take(&mut db, claim.settlement_id, guest).await? {
+                    return Ok(Err(refusal));
+                }
                 let announced = [Announced::from(verified.terms())];
                 let chain_id = chain.engine.chain().chain_id();
                 self.promises.announce(&mut db, chain_id, &announced).await?;

@@ -14,7 +14,7 @@ use crate::{
     verify::{Statement, Verified, against, statement},
 };
 
-use super::{Facilitator, FacilitatorError, ServedChain, check_allowed, check_mode};
+use super::{Facilitator, FacilitatorError, ServedChain, check_allowed, check_mode, house::Guest};
 
 /// How long the books may take to reach the block that a payment was verified at, where that matters.
 const BOOKS_WAIT: Duration = Duration::from_secs(3);
@@ -56,8 +56,12 @@ impl Facilitator {
             return Ok(Err(earlier.unwrap_or(refusal)));
         }
         let Ok(verified) = verdict else { return Ok(verdict) };
-        let covered = self.covered(chain, &verified, books).await?;
-        Ok(covered.map(|()| verified))
+        if let Err(refusal) = self.covered(chain, &verified, books).await? {
+            return Ok(Err(refusal));
+        }
+        let guest = Guest { caller, chain, verified: &verified };
+        let taken = self.would_take(guest).await?;
+        Ok(taken.map(|()| verified))
     }
 
     /// Judges a statement by what the newest block says, and reports what the books say, if they were asked.

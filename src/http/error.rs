@@ -32,6 +32,23 @@ pub(super) enum ApiError {
     /// A valid key that may not do this.
     #[error("{0}")]
     Forbidden(String),
+    /// A valid key of a merchant that the operator has stopped.
+    #[error("{0}")]
+    Suspended(String),
+    /// Too much at a time, of one merchant or from one address.
+    #[error("{problem}")]
+    RateLimited {
+        /// What is too much, and what the limit is.
+        problem: String,
+        /// When there is room again.
+        retry_after: Duration,
+    },
+    /// There is no such thing, or it is somebody else's.
+    #[error("{0}")]
+    NotFound(String),
+    /// It cannot be done as things stand.
+    #[error("{0}")]
+    Conflict(String),
     /// Not JSON, or a header that cannot be read.
     #[error("{0}")]
     Malformed(String),
@@ -55,14 +72,18 @@ impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden(_) | Self::Facilitator(FacilitatorError::WrongMode { .. }) => {
-                StatusCode::FORBIDDEN
-            }
+            Self::Forbidden(_)
+            | Self::Suspended(_)
+            | Self::Facilitator(FacilitatorError::WrongMode { .. }) => StatusCode::FORBIDDEN,
+            Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::WrongContentType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::Facilitator(FacilitatorError::IdempotencyKeyReused) => StatusCode::CONFLICT,
+            Self::Conflict(_) | Self::Facilitator(FacilitatorError::IdempotencyKeyReused) => {
+                StatusCode::CONFLICT
+            }
             Self::Facilitator(
                 FacilitatorError::Chain(_)
                 | FacilitatorError::Db(_)
@@ -79,6 +100,10 @@ impl ApiError {
             Self::Forbidden(_) | Self::Facilitator(FacilitatorError::WrongMode { .. }) => {
                 Code::Forbidden
             }
+            Self::Suspended(_) => Code::MerchantSuspended,
+            Self::RateLimited { .. } => Code::RateLimitExceeded,
+            Self::NotFound(_) => Code::NotFound,
+            Self::Conflict(_) => Code::Conflict,
             Self::Malformed(_) | Self::WrongContentType | Self::TooLarge | Self::TooSlow => {
                 Code::InvalidRequest
             }
@@ -92,6 +117,7 @@ impl ApiError {
             ) => match shape {
                 Shape::Verify => Code::UnexpectedVerifyError,
                 Shape::Settle => Code::UnexpectedSettleError,
+                Shape::Api => Code::ServiceUnavailable,
             },
         }
     }
@@ -127,6 +153,11 @@ impl ApiError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.insert_header((RETRY_AFTER, RETRY_AFTER_TROUBLE.as_secs().to_string()));
         }
+        if let Self::RateLimited { retry_after, .. } = self {
+            // Whole seconds (RFC 9110 section 10.2.3), and never before there is room.
+            let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+            response.insert_header((RETRY_AFTER, seconds.max(1).to_string()));
+        }
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
@@ -136,30 +167,33 @@ impl ApiError {
             Shape::Settle => {
                 response.json(SettleAnswer::unpaid(code, sentence, None, network, payer))
             }
+            Shape::Api => response.json(json!({ "error": code.as_str(), "message": sentence })),
         }
     }
 }
 
-/// 405, naming the method that works.
-pub(super) fn wrong_method(shape: Option<Shape>, allowed: &Method) -> HttpResponse {
+/// 405, naming the methods that work.
+pub(super) fn wrong_method(shape: Shape, allowed: &[Method]) -> HttpResponse {
+    let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
     let sentence = format!("this path answers {allowed} only");
     let mut response = HttpResponse::MethodNotAllowed();
-    response.insert_header((ALLOW, allowed.as_str()));
+    response.insert_header((ALLOW, allowed));
     match shape {
-        Some(Shape::Verify) => {
-            response.json(VerifyAnswer::invalid(Code::InvalidRequest, sentence, None))
-        }
-        Some(Shape::Settle) => {
+        Shape::Verify => response.json(VerifyAnswer::invalid(Code::InvalidRequest, sentence, None)),
+        Shape::Settle => {
             response.json(SettleAnswer::unpaid(Code::InvalidRequest, sentence, None, "", None))
         }
-        None => response.json(json!({ "error": "invalid_request", "message": sentence })),
+        Shape::Api => {
+            let code = Code::InvalidRequest.as_str();
+            response.json(json!({ "error": code, "message": sentence }))
+        }
     }
 }
 
 /// 404 for paths that do not exist.
 pub(super) fn not_found() -> HttpResponse {
     HttpResponse::NotFound().json(json!({
-        "error": "not_found",
+        "error": Code::NotFound.as_str(),
         "message": "there is nothing here; GET /openapi.yaml of the service describes what there is",
     }))
 }

@@ -3,6 +3,7 @@
 //! Every well-formed question about a payment is answered with 200, whatever the verdict: the Go and
 //! Python clients lose the reason otherwise. Other statuses carry the protocol's shape too.
 
+mod admission;
 mod body;
 mod caller;
 mod connection;
@@ -11,6 +12,7 @@ mod observe;
 mod operations;
 mod settle;
 mod supported;
+mod v1;
 mod verify;
 
 use std::{sync::Arc, time::Duration};
@@ -48,8 +50,12 @@ pub struct State {
 /// Which answer shape a route speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
+    /// `isValid`, `invalidReason`, `invalidMessage`.
     Verify,
+    /// `success`, `transaction`, `network`, `errorReason`, `errorMessage`.
     Settle,
+    /// Whatever was asked for, or `error` and `message`.
+    Api,
 }
 
 /// The service's routes.
@@ -59,6 +65,7 @@ pub fn service() -> impl HttpServiceFactory {
         .service(question("/settle", Shape::Settle, web::post().to(settle::settle)))
         .service(document("/supported", read().to(supported::supported)))
         .service(document("/openapi.yaml", read().to(openapi)))
+        .configure(v1::routes)
         .default_service(web::to(async || error::not_found()))
 }
 
@@ -73,13 +80,28 @@ pub fn operations() -> impl HttpServiceFactory {
 
 /// A path that answers questions about payments, in their shape whatever the method.
 fn question(path: &'static str, shape: Shape, route: Route) -> Resource {
-    let wrong_method = move || async move { error::wrong_method(Some(shape), &Method::POST) };
+    let wrong_method = move || async move { error::wrong_method(shape, &[Method::POST]) };
     web::resource(path).app_data(Pattern(path)).route(route).default_service(web::to(wrong_method))
+}
+
+/// A path of the merchants' or the operator's API, with a route for each of its methods.
+fn resource<const N: usize>(path: &'static str, routes: [(Method, Route); N]) -> Resource {
+    let allowed = routes.each_ref().map(|(method, _)| method.clone());
+    let wrong_method = move || {
+        let answer = error::wrong_method(Shape::Api, &allowed);
+        async move { answer }
+    };
+    let resource = web::resource(path).app_data(Pattern(path));
+    let routed = routes.into_iter().fold(resource, |resource, (method, route)| match method {
+        Method::GET => resource.route(route.guard(guard::Any(guard::Get()).or(guard::Head()))),
+        method => resource.route(route.guard(guard::Method(method))),
+    });
+    routed.default_service(web::to(wrong_method))
 }
 
 /// A path that can be read and nothing else.
 fn document(path: &'static str, route: Route) -> Resource {
-    let wrong_method = || async { error::wrong_method(None, &Method::GET) };
+    let wrong_method = || async { error::wrong_method(Shape::Api, &[Method::GET]) };
     web::resource(path).app_data(Pattern(path)).route(route).default_service(web::to(wrong_method))
 }
 

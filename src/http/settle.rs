@@ -11,9 +11,9 @@ use crate::{
 
 use super::{
     Shape, State,
+    admission::admitted,
     caller::{idempotency_key, wait_for},
     error::ApiError,
-    verify::admitted,
 };
 
 /// Marks an answer that was given before, to the same caller.

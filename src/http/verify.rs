@@ -12,7 +12,7 @@ use crate::{
     protocol::{ParseError, VerifyAnswer, parse_request},
 };
 
-use super::{Shape, State, body, caller::authenticate, error::ApiError};
+use super::{Shape, State, admission::admitted, error::ApiError};
 
 /// Looked up once: most answers are this one.
 static N_VALID: LazyLock<Counter> =
@@ -34,16 +34,6 @@ pub(super) async fn verify(
         }
         Err(ParseError::Refused(unparsed)) => refused(unparsed.refusal, unparsed.payer),
     }
-}
-
-/// Who asks, and what.
-pub(super) async fn admitted(
-    request: &HttpRequest,
-    state: &State,
-    payload: web::Payload,
-) -> Result<(Caller, web::Bytes), ApiError> {
-    let caller = authenticate(request, state).await?;
-    Ok((caller, body::read(request, payload).await?))
 }
 
 async fn judged(state: &State, caller: &Caller, payment: &PaymentRequest) -> HttpResponse {

@@ -20,23 +20,38 @@ pub enum Code {
     Unauthorized,
     /// The API key may not do this.
     Forbidden,
+    /// The operator suspended or closed the merchant. Not the payer's fault.
+    MerchantSuspended,
+    /// The merchant or the address asks too much at a time.
+    RateLimitExceeded,
     /// The `Idempotency-Key` was used for another payment.
     IdempotencyError,
     /// The body is not JSON, too large, or declared as something else.
     InvalidRequest,
+    /// There is no such thing, or it is another merchant's.
+    NotFound,
+    /// It cannot be done as things stand.
+    Conflict,
+    /// Our trouble, where no payment was asked about.
+    ServiceUnavailable,
 }
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 13] = [
         Self::SettlementPending,
         Self::DuplicateSettlement,
         Self::UnexpectedVerifyError,
         Self::UnexpectedSettleError,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::MerchantSuspended,
+        Self::RateLimitExceeded,
         Self::IdempotencyError,
         Self::InvalidRequest,
+        Self::NotFound,
+        Self::Conflict,
+        Self::ServiceUnavailable,
     ];
 
     /// The wire string.
@@ -48,8 +63,13 @@ impl Code {
             Self::UnexpectedSettleError => "unexpected_settle_error",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
+            Self::MerchantSuspended => "merchant_suspended",
+            Self::RateLimitExceeded => "rate_limit_exceeded",
             Self::IdempotencyError => "idempotency_error",
             Self::InvalidRequest => "invalid_request",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::ServiceUnavailable => "service_unavailable",
         }
     }
 }
