@@ -22,8 +22,9 @@ mod support;
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use quittance::{
+    audit::Actor,
     domain::{InvalidReason, KeyMode, MerchantId, UnixTime},
-    merchants::{ApiKey, KeyOwner, NewKey, create_key},
+    merchants::{ApiKey, ApiKeys, Authority, KeyOwner, NewKey, Pepper, Scopes},
     protocol::{Code, parse_request},
     verify::{Factories, terms},
 };
@@ -352,11 +353,16 @@ async fn mine_and_record(world: &World) {
 async fn live_key(world: &World) -> ApiKey {
     let merchant_id = sqlx::query_scalar("select merchant_id from merchant limit 1");
     let merchant_id: uuid::Uuid = merchant_id.fetch_one(&world.books).await.unwrap();
-    let (key, owner) =
-        (ApiKey::generate(KeyMode::Live), KeyOwner::Merchant(MerchantId::from_uuid(merchant_id)));
-    let new = NewKey { owner, mode: KeyMode::Live, label: key.label(), hash: key.hash() };
-    create_key(&mut world.books.acquire().await.unwrap(), &new).await.unwrap();
-    key
+    let pepper = Pepper::new(world.services.settings.keys.pepper().unwrap());
+    let new = NewKey {
+        owner: KeyOwner::Merchant(MerchantId::from_uuid(merchant_id)),
+        mode: KeyMode::Live,
+        scopes: Scopes::OF_MERCHANTS,
+        name: None,
+        lifetime_seconds: None,
+    };
+    let keys = ApiKeys::new(world.books.clone(), pepper);
+    keys.create(&Actor::service("test"), Authority::Operator, &new).await.unwrap().0
 }
 
 /// The paths that `src/http` registers.

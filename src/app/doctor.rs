@@ -28,7 +28,11 @@ pub struct Finding {
 /// Looks at the database and at every configured chain. Changes nothing.
 pub async fn examine(settings: &Settings) -> Vec<Finding> {
     super::install_tls_provider();
-    let mut findings = vec![finding("database", database(settings).await)];
+    let pepper = settings.keys.pepper().map(|_| "API keys can be made and checked".to_owned());
+    let mut findings = vec![
+        finding("database", database(settings).await),
+        finding("keys", pepper.map_err(anyhow::Error::from)),
+    ];
     if let Some(url) = &settings.redis.url {
         findings.push(finding("redis", redis(url).await));
     }

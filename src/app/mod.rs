@@ -26,17 +26,17 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    audit::Records,
     chain::{Chain, ChainOptions},
     config::{
-        ChainSettings, ListenSettings, LogFormatSetting, LogSettings, OPERATIONS_PORT,
-        SERVICE_PORT, Settings,
+        ChainSettings, LogFormatSetting, LogSettings, OPERATIONS_PORT, SERVICE_PORT, Settings,
     },
     db,
     domain::{ChainId, KeyMode},
     engine::{Engine, EngineOptions, FeeLimits, KeySources, Keys, Outcomes},
     facilitator::{Coalescer, Facilitator, Promises, ServedChain},
     http::{self, HEAD_TIMEOUT, State},
-    merchants::Merchants,
+    merchants::{ApiKeys, Gate, GateOptions, Merchants, Pepper},
     promises::Marks,
     telemetry::{self, LogFormat},
     verify::Factories,
@@ -93,13 +93,17 @@ impl Application {
     pub async fn build(settings: &Settings) -> anyhow::Result<Self> {
         install_tls_provider();
         let metrics = telemetry::metrics();
+        let pepper = Pepper::new(settings.keys.pepper()?);
         let pool = db::connect(&settings.database.url, settings.database.n_connections_max).await?;
         if !db::is_migrated(&pool).await? {
             anyhow::bail!("the database lacks migrations; run `quittance migrate` first");
         }
         let (service, address) =
-            bind(&settings.server, SERVICE_PORT).await.context("bind the service's port")?;
-        let (operations, operations_address) = bind(&settings.operations, OPERATIONS_PORT)
+            bind(&settings.server.host, settings.server.port.unwrap_or(SERVICE_PORT))
+                .await
+                .context("bind the service's port")?;
+        let at = &settings.operations;
+        let (operations, operations_address) = bind(&at.host, at.port.unwrap_or(OPERATIONS_PORT))
             .await
             .context("bind the operations port")?;
 
@@ -130,7 +134,11 @@ impl Application {
         );
         let state = State {
             facilitator: Arc::new(facilitator),
+            gate: Arc::new(gate(&pool, settings, &pepper)),
             merchants: Merchants::new(pool.clone()),
+            keys: ApiKeys::new(pool.clone(), pepper),
+            records: Records::new(pool.clone()),
+            n_trusted_proxies: settings.server.n_trusted_proxies,
             clock: clock::now,
             metrics,
         };
@@ -176,6 +184,8 @@ impl Application {
         }
         let (metrics, stop_metrics) = (self.state.metrics, stop_loops.clone());
         loops.spawn(async move { keep_up(metrics, &stop_metrics).await });
+        let (gate, stop_gate) = (Arc::clone(&self.state.gate), stop_loops.clone());
+        loops.spawn(async move { gate.write_uses_until(&stop_gate).await });
         let (promises, stop_promises) = (Arc::clone(&self.promises), stop_loops.clone());
         let chain_ids: Vec<ChainId> =
             self.engines.iter().map(|engine| engine.chain().chain_id()).collect();
@@ -234,11 +244,8 @@ async fn drain(service: ServerHandle, stop_waiting: &CancellationToken) {
 }
 
 /// Listens at the first address that the host stands for and that can be bound.
-async fn bind(
-    settings: &ListenSettings,
-    default_port: u16,
-) -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let at = (settings.host.as_str(), settings.port.unwrap_or(default_port));
+async fn bind(host: &str, port: u16) -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let at = (host, port);
     let mut failure = std::io::Error::other("the host stands for no address");
     let named = tokio::net::lookup_host(at).await;
     for address in named.with_context(|| format!("look up {}", at.0))? {
@@ -261,6 +268,15 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
+}
+
+fn gate(pool: &PgPool, settings: &Settings, pepper: &Pepper) -> Gate {
+    let options = GateOptions {
+        pepper: pepper.clone(),
+        failed_attempts_per_minute: settings.limits.failed_attempts_per_minute,
+        failed_attempts_burst: settings.limits.failed_attempts_burst,
+    };
+    Gate::new(pool.clone(), options)
 }
 
 fn engine(

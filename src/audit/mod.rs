@@ -3,6 +3,8 @@
 //! A record is written in the database transaction of the change, so there is no change without one.
 //! Payments are not recorded here; they have events.
 
+mod records;
+
 use serde_json::Value;
 use sqlx::PgConnection;
 
@@ -10,6 +12,8 @@ use crate::{
     db::{DbError, During},
     domain::{ApiKeyId, MerchantId},
 };
+
+pub use records::{Filter, Record, Records};
 
 /// Whoever changes something, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,7 +1,10 @@
 //! The command line. Exit status 0, 1 for a failure, 64 for unusable arguments or settings.
 
+mod actor;
+mod audit;
 mod dev;
 mod doctor;
+mod duration;
 mod key;
 mod merchant;
 mod serve;
@@ -55,6 +58,8 @@ enum Command {
     /// API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Show who changed merchants, keys, limits, lists and policies.
+    Audit(audit::AuditArguments),
 }
 
 /// Runs the command that `arguments` name.
@@ -92,6 +97,7 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Doctor(doctor) => return doctor::run(doctor, &settings()?).await,
         Command::Merchant(command) => merchant::run(command, &settings()?).await?,
         Command::Wallet(command) => wallet::run(command, &without_wallets()?).await?,
+        Command::Audit(arguments) => audit::run(arguments, &without_wallets()?).await?,
         Command::Key(command) => key::run(command, &settings()?).await?,
     }
     Ok(ExitCode::SUCCESS)

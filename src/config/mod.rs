@@ -49,12 +49,18 @@ pub const OPERATIONS_PORT: u16 = 9402;
 pub struct Settings {
     /// The service.
     #[serde(default)]
-    pub server: ListenSettings,
+    pub server: ServerSettings,
     /// Liveness, readiness and metrics.
     #[serde(default)]
     pub operations: ListenSettings,
     /// Postgres.
     pub database: DatabaseSettings,
+    /// API keys.
+    #[serde(default)]
+    pub keys: KeySettings,
+    /// How much is taken at a time.
+    #[serde(default)]
+    pub limits: LimitSettings,
     /// Redis, which is not needed.
     #[serde(default)]
     pub redis: RedisSettings,
@@ -70,6 +76,65 @@ pub struct Settings {
     /// The chains that are served, by a name of the operator's.
     #[serde(default)]
     pub chains: BTreeMap<String, ChainSettings>,
+}
+
+/// Where to listen, and behind what.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerSettings {
+    /// The address to bind.
+    pub host: String,
+    /// The port; 0 takes a free one, and none stands for the default.
+    pub port: Option<u16>,
+    /// How many proxies of the operator's stand in front. With n of them, the address that asks is the
+    /// n-th from the right of `X-Forwarded-For`; with none, the header is not believed.
+    pub n_trusted_proxies: usize,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".to_owned(), port: None, n_trusted_proxies: 0 }
+    }
+}
+
+/// How API keys are kept.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeySettings {
+    /// What keys are hashed with. The same for every process over one database; with another one, no key
+    /// is known any more.
+    pub pepper: Option<SecretString>,
+}
+
+impl KeySettings {
+    /// The pepper.
+    ///
+    /// # Errors
+    /// When there is none. Commands that neither make nor check keys never ask.
+    pub fn pepper(&self) -> Result<&SecretString, ConfigError> {
+        self.pepper.as_ref().ok_or_else(|| {
+            let problem = "not set, and API keys are hashed with it: make one with `openssl rand -hex 32` \
+                           and give it to every process as QUITTANCE__KEYS__PEPPER, or in a file that \
+                           QUITTANCE__KEYS__PEPPER_FILE names";
+            ConfigError::Invalid { key: "keys.pepper".to_owned(), problem: problem.to_owned() }
+        })
+    }
+}
+
+/// How much is taken at a time.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitSettings {
+    /// How often an address may present keys that nobody holds, once its burst is spent.
+    pub failed_attempts_per_minute: u32,
+    /// How often at once.
+    pub failed_attempts_burst: u32,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self { failed_attempts_per_minute: 10, failed_attempts_burst: 10 }
+    }
 }
 
 /// Where to listen.
@@ -114,6 +179,9 @@ pub struct RedisSettings {
     /// what Redis would.
     pub url: Option<SecretString>,
 }
+
+/// The shortest pepper: 128 bits, were it hex.
+const PEPPER_CHARS_MIN: usize = 32;
 
 /// The longest wait that official clients survive: the Go and Python clients give up after 30 s.
 const SETTLE_WAIT_MS_MAX: u64 = 28_000;
@@ -284,6 +352,18 @@ impl Settings {
         };
         within("settle.wait_ms", self.settle.wait_ms, 100, SETTLE_WAIT_MS_MAX)?;
         within("database.n_connections_max", self.database.n_connections_max.into(), 4, 1_000)?;
+        within("server.n_trusted_proxies", count(self.server.n_trusted_proxies), 0, 16)?;
+        let limits = &self.limits;
+        let per_minute = u64::from(limits.failed_attempts_per_minute);
+        within("limits.failed_attempts_per_minute", per_minute, 1, 60_000)?;
+        let burst = u64::from(limits.failed_attempts_burst);
+        within("limits.failed_attempts_burst", burst, 1, 60_000)?;
+        if let Some(pepper) = &self.keys.pepper
+            && pepper.expose_secret().chars().count() < PEPPER_CHARS_MIN
+        {
+            let problem = format!("is shorter than {PEPPER_CHARS_MIN} characters");
+            return invalid("keys.pepper", problem);
+        }
         within("replica.lease_ms", self.replica.lease_ms, 1_000, 60_000)?;
         if let Some(url) = &self.redis.url {
             let url = url.expose_secret();
@@ -305,10 +385,8 @@ impl Settings {
             let head_age_max_seconds = chain.head_age_max_seconds.unwrap_or(HEAD_AGE_MAX_SECONDS);
             within(&key("head_age_max_seconds"), head_age_max_seconds, 5, 86_400)?;
             within(&key("poll_interval_ms"), chain.poll_interval_ms, 10, 10_000)?;
-            let n_in_flight_max = u64::try_from(chain.n_in_flight_max).unwrap_or(u64::MAX);
-            within(&key("n_in_flight_max"), n_in_flight_max, 1, 64)?;
-            let n_payments = u64::try_from(chain.n_payments_per_transaction_max);
-            let n_payments = n_payments.unwrap_or(u64::MAX);
+            within(&key("n_in_flight_max"), count(chain.n_in_flight_max), 1, 64)?;
+            let n_payments = count(chain.n_payments_per_transaction_max);
             within(&key("n_payments_per_transaction_max"), n_payments, 1, 100)?;
             if let Some(other) = names_by_id.insert(chain.id, name) {
                 return invalid(&key("id"), format!("{} is chains.{other} already", chain.id));
@@ -370,6 +448,10 @@ impl ChainSettings {
         }
         Ok(())
     }
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }
 
 fn invalid<T>(key: &str, problem: String) -> Result<T, ConfigError> {

@@ -33,6 +33,12 @@ pub enum FacilitatorError {
     /// The `Idempotency-Key` belongs to another payment of this merchant.
     #[error("the Idempotency-Key was used for another payment")]
     IdempotencyKeyReused,
+    /// The merchant was suspended or closed while it asked.
+    #[error("the merchant was suspended or closed")]
+    MerchantStopped,
+    /// The key was revoked or expired while it was used.
+    #[error("nobody holds this API key any more")]
+    KeyGone,
     /// A test key on a live chain, or the other way round.
     #[error("a {} key cannot be used on a {} chain", key.as_str(), chain.as_str())]
     WrongMode {

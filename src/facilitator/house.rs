@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use crate::{
     domain::{Refusal, SettlementId},
     limits,
-    merchants::Caller,
+    merchants::{self, Caller, Standing},
     verify::Verified,
 };
 
@@ -35,11 +35,17 @@ impl Facilitator {
     /// of that database transaction may be committed.
     pub(super) async fn take(
         &self,
-        _conn: &mut PgConnection,
+        conn: &mut PgConnection,
         _settlement_id: SettlementId,
-        _guest: Guest<'_>,
+        guest: Guest<'_>,
     ) -> Result<Result<(), Refusal>, FacilitatorError> {
-        Ok(Ok(()))
+        // The gate believes a key for a moment; a promise is made only by one that is good now.
+        let Caller { merchant_id, api_key_id, .. } = *guest.caller;
+        match merchants::standing(conn, merchant_id, api_key_id).await? {
+            Standing::Good => Ok(Ok(())),
+            Standing::Stopped => Err(FacilitatorError::MerchantStopped),
+            Standing::KeyGone => Err(FacilitatorError::KeyGone),
+        }
     }
 }
 

@@ -2,16 +2,17 @@
 
 use actix_web::{HttpRequest, web};
 
-use crate::merchants::Caller;
+use crate::merchants::{Caller, Scope};
 
-use super::{State, body, caller::authenticate, error::ApiError};
+use super::{State, body, caller::merchant, error::ApiError};
 
 /// Who asks about a payment, and what.
 pub(super) async fn admitted(
     request: &HttpRequest,
     state: &State,
+    scope: Scope,
     payload: web::Payload,
 ) -> Result<(Caller, web::Bytes), ApiError> {
-    let caller = authenticate(request, state).await?;
+    let caller = merchant(request, state, scope).await?;
     Ok((caller, body::read(request, payload).await?))
 }

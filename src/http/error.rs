@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::{
-    HttpResponse,
+    HttpResponse, ResponseError,
     http::{
         Method, StatusCode,
         header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE},
@@ -27,8 +27,8 @@ const RETRY_AFTER_TROUBLE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ApiError {
     /// No key, or one that nobody holds.
-    #[error("an API key is required: `Authorization: Bearer qk_…` or `X-API-Key: qk_…`")]
-    Unauthorized,
+    #[error("{0}")]
+    Unauthorized(String),
     /// A valid key that may not do this.
     #[error("{0}")]
     Forbidden(String),
@@ -68,13 +68,26 @@ pub(super) enum ApiError {
     Facilitator(#[from] FacilitatorError),
 }
 
+/// To be read by merchants, and by buyers whom they pass it to.
+const SUSPENDED: &str = "the operator of the facilitator has suspended or closed this merchant; nothing \
+                         is known against the payment or its payer";
+
 impl ApiError {
+    /// The merchant may not do this now.
+    pub(super) fn suspended() -> Self {
+        Self::Suspended(SUSPENDED.to_owned())
+    }
+
     fn status(&self) -> StatusCode {
         match self {
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized(_) | Self::Facilitator(FacilitatorError::KeyGone) => {
+                StatusCode::UNAUTHORIZED
+            }
             Self::Forbidden(_)
             | Self::Suspended(_)
-            | Self::Facilitator(FacilitatorError::WrongMode { .. }) => StatusCode::FORBIDDEN,
+            | Self::Facilitator(
+                FacilitatorError::WrongMode { .. } | FacilitatorError::MerchantStopped,
+            ) => StatusCode::FORBIDDEN,
             Self::RateLimited { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -96,11 +109,15 @@ impl ApiError {
 
     fn code(&self, shape: Shape) -> Code {
         match self {
-            Self::Unauthorized => Code::Unauthorized,
+            Self::Unauthorized(_) | Self::Facilitator(FacilitatorError::KeyGone) => {
+                Code::Unauthorized
+            }
             Self::Forbidden(_) | Self::Facilitator(FacilitatorError::WrongMode { .. }) => {
                 Code::Forbidden
             }
-            Self::Suspended(_) => Code::MerchantSuspended,
+            Self::Suspended(_) | Self::Facilitator(FacilitatorError::MerchantStopped) => {
+                Code::MerchantSuspended
+            }
             Self::RateLimited { .. } => Code::RateLimitExceeded,
             Self::NotFound(_) => Code::NotFound,
             Self::Conflict(_) => Code::Conflict,
@@ -134,6 +151,7 @@ impl ApiError {
             Self::Facilitator(FacilitatorError::Db(_)) => {
                 "the books could not be reached; nothing is known against the payment".to_owned()
             }
+            Self::Facilitator(FacilitatorError::MerchantStopped) => SUSPENDED.to_owned(),
             other => other.to_string(),
         }
     }
@@ -169,6 +187,17 @@ impl ApiError {
             }
             Shape::Api => response.json(json!({ "error": code.as_str(), "message": sentence })),
         }
+    }
+}
+
+/// Handlers of `/v1` return it as it is.
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        self.answer(Shape::Api, "", None)
     }
 }
 

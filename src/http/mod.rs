@@ -3,6 +3,7 @@
 //! Every well-formed question about a payment is answered with 200, whatever the verdict: the Go and
 //! Python clients lose the reason otherwise. Other statuses carry the protocol's shape too.
 
+mod address;
 mod admission;
 mod body;
 mod caller;
@@ -20,7 +21,12 @@ use std::{sync::Arc, time::Duration};
 use actix_web::{HttpResponse, Resource, Route, dev::HttpServiceFactory, guard, http::Method, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::{domain::UnixTime, facilitator::Facilitator, merchants::Merchants};
+use crate::{
+    audit::Records,
+    domain::UnixTime,
+    facilitator::Facilitator,
+    merchants::{ApiKeys, Gate, Merchants},
+};
 
 use observe::Pattern;
 
@@ -40,7 +46,15 @@ pub struct State {
     /// The use cases.
     pub facilitator: Arc<Facilitator>,
     /// Who may ask.
+    pub gate: Arc<Gate>,
+    /// Who is paid.
     pub merchants: Merchants,
+    /// Their keys, and operators'.
+    pub keys: ApiKeys,
+    /// Who changed what.
+    pub records: Records,
+    /// How many proxies of the operator's stand in front.
+    pub n_trusted_proxies: usize,
     /// The wall clock; `app` owns it.
     pub clock: fn() -> UnixTime,
     /// Metrics of the process.

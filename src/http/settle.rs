@@ -5,7 +5,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use crate::{
     domain::{Depth, IdempotencyKey, PaymentRequest},
     facilitator::SettleOutcome,
-    merchants::Caller,
+    merchants::{Caller, Scope},
     protocol::{Code, ParseError, SettleAnswer, network_name, parse_request},
 };
 
@@ -24,7 +24,7 @@ pub(super) async fn settle(
     state: web::Data<State>,
     payload: web::Payload,
 ) -> HttpResponse {
-    let admitted = admitted(&request, &state, payload).await;
+    let admitted = admitted(&request, &state, Scope::Settle, payload).await;
     let asked = admitted.and_then(|(caller, bytes)| {
         let (key, wait_for) = (idempotency_key(&request)?, wait_for(&request, &caller)?);
         Ok((caller, bytes, key, wait_for))

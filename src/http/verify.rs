@@ -8,7 +8,7 @@ use metrics::Counter;
 
 use crate::{
     domain::{PaymentRequest, Refusal},
-    merchants::Caller,
+    merchants::{Caller, Scope},
     protocol::{ParseError, VerifyAnswer, parse_request},
 };
 
@@ -23,7 +23,7 @@ pub(super) async fn verify(
     state: web::Data<State>,
     payload: web::Payload,
 ) -> HttpResponse {
-    let (caller, bytes) = match admitted(&request, &state, payload).await {
+    let (caller, bytes) = match admitted(&request, &state, Scope::Verify, payload).await {
         Ok(admitted) => admitted,
         Err(error) => return error.answer(Shape::Verify, "", None),
     };

@@ -1,14 +1,23 @@
-//! Merchants and the keys by which they are known.
+//! Merchants and the keys by which they, and operators, are known.
 
 mod assets;
-mod authenticate;
+mod attempts;
+mod book;
+mod gate;
 mod key;
+mod keys;
+mod record;
+mod scope;
 mod store;
+mod text;
+mod uses;
 
 pub use assets::{Asset, Assets, AssetsError, N_ASSETS_MAX};
-pub use authenticate::{Caller, Merchants, Principal};
-pub use key::{ApiKey, KeyHash};
-pub use store::{
-    KeyOwner, MerchantNameTaken, NewKey, create_key, create_merchant, find_merchant, set_assets,
-    set_wait_for,
-};
+pub use book::{Merchants, MerchantsError, NewMerchant, Wishes};
+pub use gate::{Caller, Denied, Gate, GateOptions, Operator, Principal};
+pub use key::{ApiKey, KeyHash, NotAKey, Pepper, PresentedKey};
+pub use keys::{ApiKeys, Authority, KeysError, N_KEYS_MAX, NewKey};
+pub use record::{KeyOwner, KeyRecord, Merchant, MerchantStatus};
+pub use scope::{Scope, Scopes, ScopesError};
+pub use store::{Standing, find_merchant, standing};
+pub use text::{BadText, Name, Why};

@@ -28,6 +28,7 @@ fn assert_ended(output: &Output, status: i32, what: &str) {
 fn nowhere() -> Vec<(&'static str, String)> {
     [
         ("QUITTANCE__DATABASE__URL", "postgres://nobody@127.0.0.1:1/nothing"),
+        ("QUITTANCE__KEYS__PEPPER", "0123456789abcdef0123456789abcdef"),
         ("QUITTANCE__CHAINS__LOCAL__ID", "eip155:8453"),
         ("QUITTANCE__CHAINS__LOCAL__RPC_URL", "http://127.0.0.1:1"),
         (
@@ -258,7 +259,7 @@ async fn a_key_is_shown_once_and_alone_on_standard_output() {
         assert_ended(&created, 0, "key create");
         let key = stdout(&created).to_owned();
         assert!(key.starts_with(prefix), "{key}");
-        assert_eq!(key.len(), prefix.len() + 64, "{key}");
+        assert_eq!(key.len(), prefix.len() + 72, "{key}");
         assert!(stderr(&created).contains("only time"), "{}", stderr(&created));
         assert!(!stderr(&created).contains(&key));
         keys.push(key);

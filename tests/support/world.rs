@@ -181,7 +181,9 @@ impl World {
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let chain = &self.services.chain;
         let database_url = self.services.settings.database.url.expose_secret();
+        let pepper = self.services.settings.keys.pepper().unwrap().expose_secret();
         vec![
+            ("QUITTANCE__KEYS__PEPPER", pepper.to_owned()),
             ("QUITTANCE__SERVER__PORT", "0".to_owned()),
             ("QUITTANCE__OPERATIONS__PORT", "0".to_owned()),
             (DATABASE_URL, database_url.to_owned()),

@@ -15,20 +15,27 @@ use std::{
     time::Duration,
 };
 
-use alloy::primitives::Address;
+use alloy::{
+    hex,
+    primitives::{Address, B256},
+};
 use anyhow::Context;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use sqlx::PgPool;
 
 use crate::{
+    audit::Actor,
     chain::Chain,
     config::{
-        ChainSettings, DatabaseSettings, ListenSettings, LogSettings, RedisSettings,
-        ReplicaSettings, Settings, SettleSettings,
+        ChainSettings, DatabaseSettings, KeySettings, LimitSettings, ListenSettings, LogSettings,
+        RedisSettings, ReplicaSettings, ServerSettings, Settings, SettleSettings,
     },
     db,
-    domain::{ChainId, KeyMode},
-    merchants::{self, ApiKey, KeyOwner, NewKey},
+    domain::{ChainId, Depth, KeyMode},
+    merchants::{
+        ApiKey, ApiKeys, Assets, Authority, KeyOwner, Merchants, Name, NewKey, NewMerchant, Pepper,
+        Scopes,
+    },
 };
 
 pub use buyer::{Buyer, Receipt};
@@ -111,7 +118,8 @@ impl DevServices {
     /// Creates the merchant and the keys.
     pub async fn onboard(&self) -> anyhow::Result<DevKeys> {
         let pool = db::connect(&self.settings.database.url, 2).await?;
-        let keys = onboard(&pool).await;
+        let pepper = Pepper::new(self.settings.keys.pepper()?);
+        let keys = onboard(&pool, pepper).await;
         pool.close().await;
         keys
     }
@@ -128,6 +136,7 @@ impl DevServices {
             ("QUITTANCE_OPERATIONS_URL", format!("http://{operations}")),
             ("QUITTANCE_API_KEY", keys.merchant.reveal().to_owned()),
             ("QUITTANCE_OPERATOR_KEY", keys.operator.reveal().to_owned()),
+            ("QUITTANCE__KEYS__PEPPER", self.settings.keys.pepper()?.expose_secret().to_owned()),
             ("RPC_URL", self.chain.rpc_url.clone()),
             ("DATABASE_URL", self.postgres.url("quittance")),
             ("CHAIN_ID", self.chain.chain_id.eip155().to_string()),
@@ -164,20 +173,23 @@ pub async fn wait_until_ready(operations: SocketAddr) -> anyhow::Result<()> {
     tokio::time::timeout(READY_TIMEOUT, ready).await.context("the service did not become ready")
 }
 
-async fn onboard(pool: &PgPool) -> anyhow::Result<DevKeys> {
-    let mut conn = pool.acquire().await?;
-    let merchant_id = merchants::create_merchant(&mut conn, MERCHANT_NAME).await??;
-    let keys = DevKeys {
-        merchant: ApiKey::generate(KeyMode::Test),
-        operator: ApiKey::generate(KeyMode::Test),
-    };
-    for (owner, key) in
-        [(KeyOwner::Merchant(merchant_id), &keys.merchant), (KeyOwner::Operator, &keys.operator)]
-    {
-        let new = NewKey { owner, mode: KeyMode::Test, label: key.label(), hash: key.hash() };
-        merchants::create_key(&mut conn, &new).await?;
+async fn onboard(pool: &PgPool, pepper: Pepper) -> anyhow::Result<DevKeys> {
+    let actor = Actor::service("dev");
+    let (merchants, keys) = (Merchants::new(pool.clone()), ApiKeys::new(pool.clone(), pepper));
+    let name = Name::parse(MERCHANT_NAME)?;
+    let new = NewMerchant { name, wait_for: Depth::default(), assets: Assets::ANY };
+    let merchant_id = merchants.create(&actor, &new).await?.merchant_id;
+    let mut made = Vec::new();
+    for (owner, scopes) in [
+        (KeyOwner::Merchant(merchant_id), Scopes::OF_MERCHANTS),
+        (KeyOwner::Operator, Scopes::OF_OPERATORS),
+    ] {
+        let mode = KeyMode::Test;
+        let new = NewKey { owner, mode, scopes, name: None, lifetime_seconds: None };
+        made.push(keys.create(&actor, Authority::Operator, &new).await?.0);
     }
-    Ok(keys)
+    let [merchant, operator] = made.try_into().expect("two keys were made");
+    Ok(DevKeys { merchant, operator })
 }
 
 fn settings(
@@ -185,7 +197,6 @@ fn settings(
     chain: &LocalChain,
     database_url: String,
 ) -> anyhow::Result<Settings> {
-    let listen = |port| ListenSettings { port: Some(port), ..ListenSettings::default() };
     let chain_settings = ChainSettings {
         id: chain.chain_id,
         rpc_url: SecretString::from(chain.rpc_url.clone()),
@@ -205,12 +216,17 @@ fn settings(
         test: true,
     };
     let settings = Settings {
-        server: listen(options.port),
-        operations: listen(options.operations_port),
+        server: ServerSettings { port: Some(options.port), ..ServerSettings::default() },
+        operations: ListenSettings {
+            port: Some(options.operations_port),
+            ..ListenSettings::default()
+        },
         database: DatabaseSettings {
             url: SecretString::from(database_url),
             n_connections_max: DatabaseSettings::n_connections_max(),
         },
+        keys: KeySettings { pepper: Some(hex::encode(B256::random()).into()) },
+        limits: LimitSettings::default(),
         redis: RedisSettings::default(),
         settle: SettleSettings::default(),
         replica: ReplicaSettings::default(),

@@ -1,0 +1,28 @@
+//! The rows of merchants and keys.
+
+mod claim;
+mod key;
+mod merchant;
+mod principal;
+
+pub use claim::{Standing, standing};
+pub use merchant::find_merchant;
+
+pub(super) use key::{
+    count_valid_keys, end_key, find_key, hold_key, insert_key, keys_after, revoke_key, write_uses,
+};
+pub(super) use merchant::{
+    hold_merchant, insert_merchant, merchant, merchants_after, rename_merchant, set_assets,
+    set_status, set_wait_for,
+};
+pub(super) use principal::{Known, find_principal};
+
+use crate::db::{DbError, During as _};
+
+/// A column that the schema does not let be what it is.
+fn unreadable<T, E: std::error::Error + Send + Sync + 'static>(
+    parsed: Result<T, E>,
+    operation: &'static str,
+) -> Result<T, DbError> {
+    parsed.map_err(|error| sqlx::Error::Decode(error.into())).during(operation)
+}
