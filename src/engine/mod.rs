@@ -28,6 +28,7 @@ mod keys;
 mod lease;
 mod outcomes;
 mod policy;
+mod price;
 mod sieve;
 mod store;
 mod verdict;
@@ -49,6 +50,7 @@ use uuid::Uuid;
 
 use crate::{chain::Chain, db::DbError, domain::UnixTime};
 
+use price::Price;
 use store::Unfinished;
 
 pub use error::EngineError;
@@ -121,6 +123,8 @@ pub struct Engine {
     settler_seen_at: AtomicU64,
     /// The accounts that pay gas, as last read.
     addresses: Mutex<Vec<Address>>,
+    /// What gas costs, as last seen for a budget or a floor.
+    price: Price,
 }
 
 /// So many settlements wait for a wallet already that another would wait too long.
@@ -155,6 +159,7 @@ impl Engine {
             n_queued: AtomicUsize::new(0),
             settler_seen_at: AtomicU64::new(0),
             addresses: Mutex::new(addresses),
+            price: Price::default(),
         }
     }
 

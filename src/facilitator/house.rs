@@ -3,6 +3,7 @@
 //! Asked twice. `/verify` tells what settling would meet, and may be a second behind. A claim asks in its
 //! own database transaction, where what it is allowed is counted, so that no rule is ever exceeded.
 
+use alloy::primitives::U256;
 use sqlx::PgConnection;
 
 use crate::{
@@ -12,7 +13,10 @@ use crate::{
     verify::Verified,
 };
 
-use super::{Facilitator, FacilitatorError, ServedChain};
+use super::{
+    Facilitator, FacilitatorError, ServedChain,
+    caps::{self, Look, Room},
+};
 
 /// A good payment, and who asks about it.
 #[derive(Debug, Clone, Copy)]
@@ -26,26 +30,39 @@ impl Facilitator {
     /// Whether the house would take the payment, as far as is known. Changes nothing.
     pub(super) async fn would_take(
         &self,
-        _guest: Guest<'_>,
-    ) -> Result<Result<(), Refusal>, FacilitatorError> {
-        Ok(Ok(()))
-    }
-
-    /// Takes a claimed payment, in the claim's database transaction, and counts it. After a refusal nothing
-    /// of that database transaction may be committed.
-    pub(super) async fn take(
-        &self,
-        conn: &mut PgConnection,
-        _settlement_id: SettlementId,
         guest: Guest<'_>,
     ) -> Result<Result<(), Refusal>, FacilitatorError> {
+        self.foresee_caps(guest).await
+    }
+
+    /// Looks whether the house has room for a payment, in the claim's database transaction and before it
+    /// writes anything. `gas_wei` is what the payment costs in gas, if that was asked for.
+    pub(super) async fn admit(
+        &self,
+        conn: &mut PgConnection,
+        guest: Guest<'_>,
+        gas_wei: Option<U256>,
+    ) -> Result<Look, FacilitatorError> {
         // The gate believes a key for a moment; a promise is made only by one that is good now.
         let Caller { merchant_id, api_key_id, .. } = *guest.caller;
         match merchants::standing(conn, merchant_id, api_key_id).await? {
-            Standing::Good => Ok(Ok(())),
-            Standing::Stopped => Err(FacilitatorError::MerchantStopped),
-            Standing::KeyGone => Err(FacilitatorError::KeyGone),
+            Standing::Good => (),
+            Standing::Stopped => return Err(FacilitatorError::MerchantStopped),
+            Standing::KeyGone => return Err(FacilitatorError::KeyGone),
         }
+        caps::look(conn, guest, gas_wei).await
+    }
+
+    /// Takes a claimed payment that was admitted, in the claim's database transaction, and counts it. The last
+    /// thing before the commit: whoever is counted in the same waits. After a refusal nothing of that
+    /// database transaction may be committed.
+    pub(super) async fn take(
+        &self,
+        conn: &mut PgConnection,
+        settlement_id: SettlementId,
+        room: Room,
+    ) -> Result<Result<(), Refusal>, FacilitatorError> {
+        caps::count(conn, settlement_id, room).await
     }
 }
 

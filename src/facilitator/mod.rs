@@ -3,6 +3,7 @@
 //! Knows the order of things and who may be told what. Does not know HTTP, and never decides from a
 //! node's answer that a payment failed.
 
+mod caps;
 mod coalesce;
 mod error;
 mod house;
@@ -19,6 +20,7 @@ use crate::{
     db,
     domain::{ChainId, InvalidReason, KeyMode, Refusal, Requirements, Scheme, X402Version},
     engine::{Engine, Outcomes},
+    limits::Forecast,
     merchants::Caller,
     protocol::Supported,
     telemetry::causes,
@@ -75,6 +77,7 @@ pub struct Facilitator {
     promises: Arc<Promises>,
     settle_wait: Duration,
     turns: Turns,
+    forecast: Forecast,
 }
 
 impl Facilitator {
@@ -86,7 +89,8 @@ impl Facilitator {
         promises: Arc<Promises>,
         settle_wait: Duration,
     ) -> Self {
-        Self { pool, chains, outcomes, promises, settle_wait, turns: Turns::default() }
+        let forecast = Forecast::new(pool.clone());
+        Self { pool, chains, outcomes, promises, settle_wait, turns: Turns::default(), forecast }
     }
 
     /// What this facilitator does: every configured chain in both versions, whatever their health.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use alloy::primitives::{Address, B256};
+use alloy::primitives::{Address, B256, U256};
 use sqlx::PgConnection;
 use tokio::{
     sync::{Mutex, MutexGuard},
@@ -29,7 +29,9 @@ use crate::{
 };
 
 use super::{
-    Announced, Facilitator, FacilitatorError, ServedChain, check_allowed, check_mode,
+    Announced, Facilitator, FacilitatorError, ServedChain,
+    caps::{Look, Room},
+    check_allowed, check_mode,
     house::{self, Guest},
     verify::{Verdict, read_books},
 };
@@ -243,7 +245,7 @@ impl Facilitator {
         guest: Guest<'_>,
     ) -> Result<Result<ClaimOutcome, Refusal>, FacilitatorError> {
         let Guest { chain, verified, .. } = guest;
-        let mut books = None;
+        let (mut books, mut gas_wei) = (None, None);
         for _ in 0..N_CLAIM_TRIES {
             if let Some(books) = books.take()
                 && let Err(refusal) = self.covered(chain, verified, books).await?
@@ -261,14 +263,30 @@ impl Facilitator {
                 books = Some(found);
                 continue;
             }
-            let outcome = ledger::claim(&mut db, claim, verified).await?;
+            // What is claimed already is told so, whatever else forbids it by now.
+            let room = match found.promised.claimed {
+                Some(_) => None,
+                None => match self.admit(&mut db, guest, gas_wei).await? {
+                    Look::Room(room) => Some(room),
+                    Look::Refused(refusal) => return Ok(Err(refusal)),
+                    Look::Errand(errand) => {
+                        drop(db);
+                        gas_wei = self.run(errand, guest).await?.or(gas_wei);
+                        continue;
+                    }
+                },
+            };
+            let gas_reserved_wei = room.as_ref().map_or(U256::ZERO, Room::gas_reserved_wei);
+            let outcome = ledger::claim(&mut db, claim, verified, gas_reserved_wei).await?;
             if outcome == ClaimOutcome::Claimed {
-                if let Err(refusal) = self.take(&mut db, claim.settlement_id, guest).await? {
-                    return Ok(Err(refusal));
-                }
                 let announced = [Announced::from(verified.terms())];
                 let chain_id = chain.engine.chain().chain_id();
                 self.promises.announce(&mut db, chain_id, &announced).await?;
+                if let Some(room) = room
+                    && let Err(refusal) = self.take(&mut db, claim.settlement_id, room).await?
+                {
+                    return Ok(Err(refusal));
+                }
                 crash_point("accept.before_commit");
                 db.commit().await.during("claim a settlement")?;
                 crash_point("accept.after_commit");

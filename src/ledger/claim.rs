@@ -1,5 +1,6 @@
 //! The promise: one authorization is claimed once.
 
+use alloy::primitives::U256;
 use sqlx::PgConnection;
 
 use crate::{
@@ -48,11 +49,13 @@ pub async fn hold_payer(conn: &mut PgConnection, verified: &Verified) -> Result<
     Ok(())
 }
 
-/// Records the promise to settle `verified`: the settlement, its pending entry and its first event.
+/// Records the promise to settle `verified`, at that estimated cost in gas where a budget asks for it: the
+/// settlement, its pending entry and its first event.
 pub async fn claim(
     conn: &mut PgConnection,
     claim: &Claim,
     verified: &Verified,
+    gas_reserved_wei: U256,
 ) -> Result<ClaimOutcome, DbError> {
     let terms = verified.terms();
     let (authorization, requirements) = (terms.authorization(), terms.requirements());
@@ -65,10 +68,11 @@ pub async fn claim(
             insert into settlement (settlement_id, merchant_id, api_key_id, x402_version, scheme,
                 chain_id, asset, payer, payee, amount, valid_after, valid_before,
                 authorization_nonce, signature, token_name, token_version, digest, resource,
-                verified_block, idempotency_key, wait_for, payer_kind, simulated_gas, answer_held_until)
+                verified_block, idempotency_key, wait_for, payer_kind, simulated_gas, answer_held_until,
+                gas_reserved_wei)
             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10::text::numeric, $11::text::numeric,
                 $12::text::numeric, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23,
-                now() + make_interval(secs => $24))
+                now() + make_interval(secs => $24), $25::text::numeric)
             on conflict do nothing
             returning settlement_id, payer, payee, chain_id, asset, amount),
         opened as (
@@ -103,6 +107,7 @@ pub async fn claim(
         verified.payer_kind().as_str(),
         i64::try_from(verified.gas_used()).unwrap_or(i64::MAX),
         ANSWER_RIGHT.as_secs_f64(),
+        gas_reserved_wei.to_string(),
     )
     .execute(conn)
     .await

@@ -86,7 +86,8 @@ pub struct GasShare {
     pub block_hash: B256,
 }
 
-/// Charges shares of gas to the merchants of settlements.
+/// Charges shares of gas to the merchants of settlements, and counts what merchants and payers cost that
+/// day. Only a chain's follower writes either.
 pub async fn post_gas(conn: &mut PgConnection, shares: &[GasShare]) -> Result<(), DbError> {
     let ids: Vec<Uuid> = shares.iter().map(|share| share.settlement_id.as_uuid()).collect();
     let wallets: Vec<String> =
@@ -98,19 +99,30 @@ pub async fn post_gas(conn: &mut PgConnection, shares: &[GasShare]) -> Result<()
     let blocks: Vec<Vec<u8>> = shares.iter().map(|share| share.block_hash.to_vec()).collect();
     sqlx::query!(
         "
-        insert into ledger_entry (settlement_id, subject, kind, sequence, debit_account,
-            credit_account, asset, amount, transaction_id, block_hash)
-        select settlement_id, 'gas', 'post',
-            (select count(*) from ledger_entry
-                where ledger_entry.settlement_id = share.settlement_id
-                    and subject = 'gas' and kind = 'post')
-                -- A block can hold two transactions of ours that carried the same settlement.
-                + row_number() over (partition by settlement_id order by share.transaction_id) - 1,
-            share.wallet, 'gas:' || merchant_id, share.coin, share.fee_wei::numeric,
-            share.transaction_id, share.block_hash
-        from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[])
-                as share (settlement_id, wallet, coin, fee_wei, transaction_id, block_hash)
-            join settlement using (settlement_id)
+        with posted as (
+            insert into ledger_entry (settlement_id, subject, kind, sequence, debit_account,
+                credit_account, asset, amount, transaction_id, block_hash)
+            select settlement_id, 'gas', 'post',
+                (select count(*) from ledger_entry
+                    where ledger_entry.settlement_id = share.settlement_id
+                        and subject = 'gas' and kind = 'post')
+                    -- A block can hold two transactions of ours that carried the same settlement.
+                    + row_number() over (partition by settlement_id order by share.transaction_id)
+                    - 1,
+                share.wallet, 'gas:' || merchant_id, share.coin, share.fee_wei::numeric,
+                share.transaction_id, share.block_hash
+            from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bytea[])
+                    as share (settlement_id, wallet, coin, fee_wei, transaction_id, block_hash)
+                join settlement using (settlement_id)
+            returning settlement_id, amount)
+        insert into gas_spent (chain_id, subject, day, wei)
+        select chain_id, spender, (now() at time zone 'UTC')::date, sum(posted.amount)
+        from posted join settlement using (settlement_id)
+            cross join lateral (values ('merchant:' || merchant_id),
+                ('payer:0x' || encode(payer, 'hex'))) as whose (spender)
+        group by chain_id, spender
+        order by chain_id, spender
+        on conflict on constraint gas_spent_pkey do update set wei = gas_spent.wei + excluded.wei
         ",
         &ids,
         &wallets,
@@ -125,7 +137,8 @@ pub async fn post_gas(conn: &mut PgConnection, shares: &[GasShare]) -> Result<()
     Ok(())
 }
 
-/// Takes back the gas entries of transactions whose block is gone.
+/// Takes back the gas entries of transactions whose block is gone, and what they came to, from the day they
+/// were posted on.
 pub async fn reverse_gas(
     conn: &mut PgConnection,
     transaction_ids: &[i64],
@@ -134,26 +147,40 @@ pub async fn reverse_gas(
     let blocks: Vec<Vec<u8>> = orphaned_blocks.iter().map(|hash| hash.to_vec()).collect();
     sqlx::query!(
         "
-        insert into ledger_entry (settlement_id, subject, kind, sequence, debit_account,
-            credit_account, asset, amount, transaction_id, block_hash)
-        select post.settlement_id, 'gas', 'reverse',
-            (select count(*) from ledger_entry earlier
-                where earlier.settlement_id = post.settlement_id and earlier.subject = 'gas'
-                    and earlier.kind = 'reverse')
-                + row_number() over (partition by post.settlement_id order by post.ledger_entry_id) - 1,
-            post.credit_account, post.debit_account, post.asset, post.amount, post.transaction_id,
-            post.block_hash
-        from (
+        with post as (
             -- A block can come and go more than once; only its newest post can stand.
             select distinct on (settlement_id, transaction_id, block_hash) *
             from ledger_entry
             where subject = 'gas' and kind = 'post' and transaction_id = any($1)
                 and block_hash = any($2)
-            order by settlement_id, transaction_id, block_hash, ledger_entry_id desc) as post
-        where (select count(*) filter (where kind = 'post') > count(*) filter (where kind = 'reverse')
-            from ledger_entry same
-            where same.subject = 'gas' and same.settlement_id = post.settlement_id
-                and same.transaction_id = post.transaction_id and same.block_hash = post.block_hash)
+            order by settlement_id, transaction_id, block_hash, ledger_entry_id desc),
+        standing as (
+            select * from post
+            where (select count(*) filter (where kind = 'post')
+                    > count(*) filter (where kind = 'reverse')
+                from ledger_entry same
+                where same.subject = 'gas' and same.settlement_id = post.settlement_id
+                    and same.transaction_id = post.transaction_id
+                    and same.block_hash = post.block_hash)),
+        reversed as (
+            insert into ledger_entry (settlement_id, subject, kind, sequence, debit_account,
+                credit_account, asset, amount, transaction_id, block_hash)
+            select settlement_id, 'gas', 'reverse',
+                (select count(*) from ledger_entry earlier
+                    where earlier.settlement_id = standing.settlement_id
+                        and earlier.subject = 'gas' and earlier.kind = 'reverse')
+                    + row_number() over (partition by settlement_id order by ledger_entry_id) - 1,
+                credit_account, debit_account, asset, amount, transaction_id, block_hash
+            from standing)
+        insert into gas_spent (chain_id, subject, day, wei)
+        select chain_id, spender, (standing.created_at at time zone 'UTC')::date,
+            -sum(standing.amount)
+        from standing join settlement using (settlement_id)
+            cross join lateral (values ('merchant:' || merchant_id),
+                ('payer:0x' || encode(payer, 'hex'))) as whose (spender)
+        group by 1, 2, 3
+        order by 1, 2, 3
+        on conflict on constraint gas_spent_pkey do update set wei = gas_spent.wei + excluded.wei
         ",
         transaction_ids,
         &blocks,

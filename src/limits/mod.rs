@@ -13,5 +13,12 @@
 )]
 
 mod budget;
+mod caps;
 
 pub use budget::{Budget, Period, Used, change_rules, hold_rules, reserve, used};
+pub use caps::{
+    Ask, Cap, CapBook, CapError, CapId, CapPeriod, CapTerms, Floor, Forecast, InvalidCap, Measure,
+    Place, Setter, Standing, Subject, Usage, Viewer, Visit, cap, caps, count_earlier, floors,
+    gas_used, hold_gas, judge, key_merchant, remove_cap, remove_floor, set_cap, set_floor,
+    standing, usage,
+};

@@ -59,6 +59,13 @@ pub(in crate::engine) fn offer(market: FeeFacts, limits: FeeLimits) -> Result<Fe
     Ok(Fees { fee_wei_max, priority_fee_wei_max: priority })
 }
 
+/// What a transaction that is mined at once pays for its gas, in wei. Where the chain asks more than is
+/// offered, what it asks.
+pub(in crate::engine) fn price(market: FeeFacts, limits: FeeLimits) -> u128 {
+    let priority = offer(market, limits).map(|fees| fees.priority_fee_wei_max);
+    market.base_fee_wei.saturating_add(priority.unwrap_or(MIN_PRIORITY_FEE_WEI))
+}
+
 /// A better offer for the same account nonce: at least an eighth more than `offered` in both fields,
 /// and what a new transaction would offer now. Nodes take a replacement from ten per cent more on,
 /// if both fields have it; `offered` is the highest of all attempts, because any of them may be the
@@ -79,7 +86,7 @@ pub(in crate::engine) fn bump(offered: Fees, market: FeeFacts, limits: FeeLimits
 
 #[cfg(test)]
 mod tests {
-    use super::{FeeLimits, Fees, FeesTooHigh, bump, offer};
+    use super::{FeeLimits, Fees, FeesTooHigh, bump, offer, price};
     use crate::chain::FeeFacts;
 
     const LIMITS: FeeLimits =
@@ -95,6 +102,20 @@ mod tests {
         ] {
             let offered = offer(FeeFacts { base_fee_wei, priority_fee_wei }, LIMITS);
             assert_eq!(offered, Ok(Fees { fee_wei_max, priority_fee_wei_max }));
+        }
+    }
+
+    #[test]
+    fn the_price_is_the_base_fee_and_the_priority_that_is_offered() {
+        for (base_fee_wei, priority_fee_wei, expected) in [
+            (0, 0, 1_000_000),
+            (5_000_000, 2_000_000, 7_000_000),
+            (5_000_000, u128::MAX, 2_005_000_000),
+            (100_000_000_000, 0, 100_001_000_000),
+            (u128::MAX, 0, u128::MAX),
+        ] {
+            let market = FeeFacts { base_fee_wei, priority_fee_wei };
+            assert_eq!(price(market, LIMITS), expected, "{base_fee_wei}");
         }
     }
 

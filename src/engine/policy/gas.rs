@@ -47,6 +47,21 @@ pub(in crate::engine) fn code_gas_cap(simulated_gas: u64) -> u64 {
     simulated_gas.saturating_add(simulated_gas / 4).saturating_add(30_000)
 }
 
+/// What a payment's calldata costs beside its signature's: nine words, few of whose bytes are zero.
+const PAYMENT_CALLDATA_GAS: u64 = 5_000;
+/// What a byte of a longer signature costs (EIP-2028).
+const BYTE_GAS: u64 = 16;
+
+/// What a payment is expected to use that travels alone, by what its call used when it was simulated. In
+/// company it uses less.
+pub(in crate::engine) fn payment_gas(simulated_gas: u64, n_signature_bytes: usize) -> u64 {
+    let simulated_gas = if simulated_gas == 0 { ITEM_GAS_CAP } else { simulated_gas };
+    INTRINSIC_GAS
+        .saturating_add(PAYMENT_CALLDATA_GAS)
+        .saturating_add(wide(n_signature_bytes).saturating_mul(BYTE_GAS))
+        .saturating_add(simulated_gas)
+}
+
 /// The gas limit of a lone call with that calldata, which may use `gas_cap`.
 pub(in crate::engine) fn call_gas_limit(data: &[u8], gas_cap: u64) -> u64 {
     INTRINSIC_GAS.saturating_add(calldata_gas(data)).saturating_add(gas_cap)
