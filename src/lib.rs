@@ -16,6 +16,7 @@ pub mod http;
 pub mod ledger;
 pub mod limits;
 pub mod merchants;
+pub mod policies;
 pub mod promises;
 pub mod protocol;
 pub mod telemetry;

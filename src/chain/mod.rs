@@ -11,6 +11,7 @@ mod reply;
 mod send;
 mod send_answer;
 mod settler;
+mod signature;
 mod standing;
 mod survey;
 mod token;
@@ -25,6 +26,7 @@ pub use lens::{CONTRACT_GAS_LIMIT, DEPLOYMENT_GAS_LIMIT, LENS_LIST_MAX, LensMode
 pub use reply::{Block, Log, Receipt};
 pub use send_answer::{SendAnswer, SendReport};
 pub use settler::{BatchCall, Carrier, settler_deployment};
+pub use signature::SignatureAnswer;
 pub use standing::LAG_BLOCKS_MAX;
 pub use survey::EndpointReport;
 pub use token::{

@@ -7,6 +7,7 @@ mod doctor;
 mod duration;
 mod key;
 mod merchant;
+mod policy;
 mod serve;
 mod wallet;
 
@@ -60,6 +61,9 @@ enum Command {
     Key(key::KeyCommand),
     /// Show who changed merchants, keys, limits, lists and policies.
     Audit(audit::AuditArguments),
+    /// Spending policies, which the owners of paying wallets sign.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
 }
 
 /// Runs the command that `arguments` name.
@@ -99,6 +103,7 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Wallet(command) => wallet::run(command, &without_wallets()?).await?,
         Command::Audit(arguments) => audit::run(arguments, &without_wallets()?).await?,
         Command::Key(command) => key::run(command, &settings()?).await?,
+        Command::Policy(command) => policy::run(command, &without_wallets()?).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

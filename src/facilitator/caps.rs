@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use crate::{
     db::During,
     domain::{Refusal, SettlementId},
-    limits::{self, Ask, Place, Standing, Visit},
+    limits::{self, Ask, Budget, Place, Standing, Visit},
 };
 
 use super::{Facilitator, FacilitatorError, house::Guest};
@@ -20,6 +20,8 @@ pub(super) struct Room {
     standing: Standing,
     visit: Visit,
     ask: Ask,
+    /// Budgets of the payer's policy, which has room in them.
+    policy: Vec<Budget>,
 }
 
 /// What caps say before a payment is claimed.
@@ -82,10 +84,12 @@ impl Facilitator {
     }
 }
 
-/// Reads the caps in the claim's database transaction, and judges them by what is counted so far.
+/// Reads the caps in the claim's database transaction, and judges them by what is counted so far. What the
+/// payer's `policy` is to be counted in is counted along.
 pub(super) async fn look(
     conn: &mut PgConnection,
     guest: Guest<'_>,
+    policy: Vec<Budget>,
     gas_wei: Option<U256>,
 ) -> Result<Look, FacilitatorError> {
     let visit = visit(guest);
@@ -98,7 +102,7 @@ pub(super) async fn look(
     }
     let ask = ask(guest, gas_wei.unwrap_or_default());
     Ok(match limits::judge(&standing, ask) {
-        Ok(()) => Look::Room(Room { standing, visit, ask }),
+        Ok(()) => Look::Room(Room { standing, visit, ask, policy }),
         Err(refusal) => Look::Refused(refusal),
     })
 }
@@ -110,7 +114,7 @@ pub(super) async fn count(
     settlement_id: SettlementId,
     room: Room,
 ) -> Result<Result<(), Refusal>, FacilitatorError> {
-    let Room { mut standing, visit, ask } = room;
+    let Room { mut standing, visit, ask, policy } = room;
     if standing.has_gas_budget() {
         let subjects = standing.gas_subjects();
         limits::hold_gas(conn, &subjects).await?;
@@ -119,7 +123,9 @@ pub(super) async fn count(
             used.iter().map(|used| used.saturating_sub(ask.gas_wei)).collect();
         standing = standing.with_gas(&of_others);
     }
-    let budgets = standing.budgets();
+    let mut budgets = standing.budgets();
+    // Behind the others, whose places say which cap they are of.
+    budgets.extend(policy);
     if !budgets.is_empty() {
         let used = limits::reserve(conn, settlement_id, ask.amount, &budgets).await?;
         standing = standing.recounted(&used, ask.amount.base_units());

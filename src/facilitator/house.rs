@@ -16,6 +16,7 @@ use crate::{
 use super::{
     Facilitator, FacilitatorError, ServedChain,
     caps::{self, Look, Room},
+    spending,
 };
 
 /// A good payment, and who asks about it.
@@ -32,6 +33,9 @@ impl Facilitator {
         &self,
         guest: Guest<'_>,
     ) -> Result<Result<(), Refusal>, FacilitatorError> {
+        if let Err(refusal) = self.would_spend(guest.verified).await? {
+            return Ok(Err(refusal));
+        }
         self.foresee_caps(guest).await
     }
 
@@ -50,7 +54,12 @@ impl Facilitator {
             Standing::Stopped => return Err(FacilitatorError::MerchantStopped),
             Standing::KeyGone => return Err(FacilitatorError::KeyGone),
         }
-        caps::look(conn, guest, gas_wei).await
+        // The payer is held, so what is found to be left of its policy's budgets is left.
+        let policy = match spending::spend(conn, guest.verified).await? {
+            Ok(budgets) => budgets,
+            Err(refusal) => return Ok(Look::Refused(refusal)),
+        };
+        caps::look(conn, guest, policy, gas_wei).await
     }
 
     /// Takes a claimed payment that was admitted, in the claim's database transaction, and counts it. The last

@@ -9,12 +9,14 @@ mod error;
 mod house;
 mod promised;
 mod settle;
+mod spending;
 mod verdicts;
 mod verify;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 
 use crate::{
     db,
@@ -22,6 +24,7 @@ use crate::{
     engine::{Engine, Outcomes},
     limits::Forecast,
     merchants::Caller,
+    policies::KnownAccounts,
     protocol::Supported,
     telemetry::causes,
     verify::Factories,
@@ -34,6 +37,7 @@ pub use coalesce::Coalescer;
 pub use error::FacilitatorError;
 pub use promised::{Announced, Promises};
 pub use settle::SettleOutcome;
+pub use spending::{PolicyRejection, report_policy};
 
 /// A chain that is served.
 #[derive(Debug, Clone)]
@@ -78,6 +82,9 @@ pub struct Facilitator {
     settle_wait: Duration,
     turns: Turns,
     forecast: Forecast,
+    policies: KnownAccounts,
+    /// The places of those whose signatures are judged.
+    judging: Semaphore,
 }
 
 impl Facilitator {
@@ -90,7 +97,10 @@ impl Facilitator {
         settle_wait: Duration,
     ) -> Self {
         let forecast = Forecast::new(pool.clone());
-        Self { pool, chains, outcomes, promises, settle_wait, turns: Turns::default(), forecast }
+        let policies = KnownAccounts::new(pool.clone());
+        let judging = Semaphore::new(spending::N_JUDGED_MAX);
+        let turns = Turns::default();
+        Self { pool, chains, outcomes, promises, settle_wait, turns, forecast, policies, judging }
     }
 
     /// What this facilitator does: every configured chain in both versions, whatever their health.

@@ -1,11 +1,11 @@
 //! The promise: one authorization is claimed once.
 
-use alloy::primitives::U256;
+use alloy::primitives::{Address, U256};
 use sqlx::PgConnection;
 
 use crate::{
     db::{self, DbError, During},
-    domain::{ApiKeyId, Depth, IdempotencyKey, MerchantId, SettlementId},
+    domain::{ApiKeyId, ChainId, Depth, IdempotencyKey, MerchantId, SettlementId},
     verify::Verified,
 };
 
@@ -36,12 +36,23 @@ pub enum ClaimOutcome {
 }
 
 /// Holds the payer of `verified` until the database transaction ends, so that its promises of one asset are
-/// made one after the other. Only claims take this lock, and no claim takes two.
+/// made one after the other. Only claims and changes of the payer's own policy take this lock, and none of
+/// them takes two.
 pub async fn hold_payer(conn: &mut PgConnection, verified: &Verified) -> Result<(), DbError> {
     let terms = verified.terms();
     let requirements = terms.requirements();
-    let name =
-        format!("{}/{}/{}", requirements.chain_id, requirements.asset, terms.authorization().payer);
+    let payer = terms.authorization().payer;
+    hold_account(conn, requirements.chain_id, requirements.asset, payer).await
+}
+
+/// Holds a payer's money in one asset until the database transaction ends, as claims do.
+pub async fn hold_account(
+    conn: &mut PgConnection,
+    chain_id: ChainId,
+    asset: Address,
+    payer: Address,
+) -> Result<(), DbError> {
+    let name = format!("{chain_id}/{asset}/{payer}");
     sqlx::query_scalar!("select pg_advisory_xact_lock(hashtextextended($1, 0))", name)
         .execute(conn)
         .await

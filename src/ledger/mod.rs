@@ -27,7 +27,7 @@ pub use answer::{
     ANSWER_RIGHT, decided, hand_out_success, release_answer_rights, renew_answer_rights,
     take_answer_right,
 };
-pub use claim::{Claim, ClaimOutcome, claim, hold_payer};
+pub use claim::{Claim, ClaimOutcome, claim, hold_account, hold_payer};
 pub use entry::{GasShare, post_gas, reverse_gas};
 pub use filter::{
     Filter, FilterSeen, FilterState, LiveAccount, Moment, begin_filter, distrust_filter, filter,

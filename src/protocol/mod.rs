@@ -23,3 +23,4 @@ pub use answer::{Code, Reason, SettleAnswer, VerifyAnswer};
 pub use networks::{chain_id, network_name};
 pub use request::{ParseError, Unparsed, parse_request};
 pub use supported::Supported;
+pub use values::{Expected, address, signature, uint};

@@ -9,14 +9,14 @@ use serde_json::Value;
 use crate::domain::Amount;
 
 /// What should have been there, in words.
-pub(super) type Expected = &'static str;
+pub type Expected = &'static str;
 
 /// The longest signature that is read. An externally owned account needs 65 bytes; a wrapped one of a
 /// contract wallet also carries the call to its factory.
 const MAX_SIGNATURE_BYTES: usize = 8 * 1024;
 
 /// A `uint256`: decimal text, as documented, or what `BigInt()` of the official code also takes.
-pub(super) fn uint(value: &Value) -> Result<U256, Expected> {
+pub fn uint(value: &Value) -> Result<U256, Expected> {
     let parsed = match value {
         Value::String(text) => uint_text(text),
         // A larger JSON number was rounded to a float while it was parsed: only text is exact.
@@ -52,7 +52,7 @@ pub(super) fn text(value: &Value) -> Result<&str, Expected> {
 }
 
 /// An address in any case. The checksum is not enforced, as in the official SDKs.
-pub(super) fn address(value: &Value) -> Result<Address, Expected> {
+pub fn address(value: &Value) -> Result<Address, Expected> {
     prefixed(value).and_then(|text| text.parse().ok()).ok_or("an address, 0x and 40 hex digits")
 }
 
@@ -62,7 +62,7 @@ pub(super) fn bytes32(value: &Value) -> Result<B256, Expected> {
 }
 
 /// A signature of whatever form; `verify` knows the forms.
-pub(super) fn signature(value: &Value) -> Result<Bytes, Expected> {
+pub fn signature(value: &Value) -> Result<Bytes, Expected> {
     prefixed(value)
         .filter(|text| text.len() / 2 <= MAX_SIGNATURE_BYTES.saturating_add(1))
         .and_then(|text| hex::decode(text).ok())

@@ -17,5 +17,8 @@ mod payments;
 mod refusals;
 mod shapes;
 mod smart_wallets;
+mod spending;
+mod spending_owners;
+mod spending_sessions;
 mod token_oracle;
 mod trouble;

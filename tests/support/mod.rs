@@ -15,6 +15,7 @@ mod redis;
 mod service;
 mod smart;
 mod spare_node;
+mod spending;
 mod token;
 mod world;
 
@@ -27,5 +28,6 @@ pub use proxy::{Dialect, Envelope, Fault, Proxy, Refusal, Sent, Trouble};
 pub use redis::{Door, REDIS_URL, Redis};
 pub use service::{Answer, Service};
 pub use smart::{code_of, create_account, in_wrapper, of_key_zero, signature_of, signed_by};
+pub use spending::{session, sign, signed, units, unlimited, with_signature};
 pub use token::{Emits, token_that_emits};
 pub use world::{BLOCK_GAS_LIMIT, DATABASE_URL, RPC_URL, WALLET_MNEMONIC, World, now};

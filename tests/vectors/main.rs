@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, and an absent JSON member reads as null"
 )]
 
+mod spending;
+
 use alloy::primitives::{Address, B256, U256, b256};
 use quittance::{
     domain::{
