@@ -72,7 +72,8 @@ fn every_reason_is_documented_and_no_other() {
 
     let mut shown = BTreeSet::new();
     for (_, example) in contract.examples() {
-        let reason = example.get("invalidReason").or_else(|| example.get("errorReason"));
+        let places = ["invalidReason", "errorReason", "error"];
+        let reason = places.into_iter().find_map(|place| example.get(place));
         shown.extend(reason.and_then(Value::as_str).map(str::to_owned));
     }
     let introduction = contract.at("/info/description").as_str().unwrap();

@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, http::header::CONTENT_ENCODING, web};
 use futures_util::StreamExt as _;
+use serde::de::DeserializeOwned;
 
 use super::{BODY_TIMEOUT, MAX_BODY_BYTES, error::ApiError};
 
@@ -15,6 +16,21 @@ pub(super) async fn read(
     }
     let arrived = tokio::time::timeout(BODY_TIMEOUT, whole(payload)).await;
     arrived.unwrap_or(Err(ApiError::TooSlow))
+}
+
+/// Reads the whole body as one of the things that `/v1` takes. What it does not know is refused by name.
+pub(super) async fn json<T: DeserializeOwned>(
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<T, ApiError> {
+    let bytes = read(request, payload).await?;
+    serde_json::from_slice(&bytes).map_err(|error| ApiError::Malformed(error.to_string()))
+}
+
+/// Reads the query of the URL, in the same manner.
+pub(super) fn query<T: DeserializeOwned>(request: &HttpRequest) -> Result<T, ApiError> {
+    let query = web::Query::<T>::from_query(request.query_string());
+    query.map(web::Query::into_inner).map_err(|error| ApiError::Malformed(error.to_string()))
 }
 
 /// A body that arrives in one piece, as almost all do, is not copied.

@@ -13,6 +13,7 @@ use alloy::primitives::Address;
 use serde_json::json;
 
 use crate::{
+    db::DbError,
     facilitator::FacilitatorError,
     protocol::{Code, SettleAnswer, VerifyAnswer},
     telemetry::causes,
@@ -187,6 +188,12 @@ impl ApiError {
             }
             Shape::Api => response.json(json!({ "error": code.as_str(), "message": sentence })),
         }
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        Self::Facilitator(error.into())
     }
 }
 

@@ -108,6 +108,9 @@ async fn unusable_settings_are_64_and_named() {
         (and("QUITTANCE__DATABSE__URL", "x"), "databse"),
         (and("QUITTANCE__CHAINS__LOCAL__RPC_URI", "x"), "rpc_uri"),
         (and("QUITTANCE__SERVER__PORT", "x"), "server.port"),
+        (and("QUITTANCE__SERVER__N_TRUSTED_PROXIES", "17"), "server.n_trusted_proxies"),
+        (and("QUITTANCE__KEYS__PEPPER", "0123456789abcdef0123456789abcde"), "keys.pepper"),
+        (and("QUITTANCE__LIMITS__FAILED_ATTEMPTS_BURST", "0"), "limits.failed_attempts_burst"),
         (and("QUITTANCE__SETTLE__WAIT_MS", "99"), "settle.wait_ms"),
         (and("QUITTANCE__SETTLE__WAIT_MS", "28001"), "settle.wait_ms"),
         (and("QUITTANCE__CHAINS__TWIN__ID", "eip155:8453"), "twin"),
@@ -165,13 +168,13 @@ async fn doctor_says_what_is_well_and_what_is_not() {
     let world = World::automine().await;
     let well = quittance(&world, &["doctor"]).await;
     assert_ended(&well, 0, "doctor");
-    assert_eq!(stdout(&well).lines().count(), 3, "{}", stdout(&well));
+    assert_eq!(stdout(&well).lines().count(), 4, "{}", stdout(&well));
     assert!(stdout(&well).lines().all(|line| line.starts_with("ok")), "{}", stdout(&well));
     let well = quittance(&world, &["doctor", "--json"]).await;
     assert_ended(&well, 0, "doctor --json");
     let findings: Value = serde_json::from_str(stdout(&well)).unwrap();
     let subjects: Vec<_> = findings.as_array().unwrap().iter().map(|f| &f["subject"]).collect();
-    assert_eq!(subjects, ["database", "chains.local", "chains.local.wallet"]);
+    assert_eq!(subjects, ["database", "keys", "chains.local", "chains.local.wallet"]);
 
     let empty = world.services.postgres.fresh_database("empty").await.unwrap();
     let poor = format!("0x{}", "42".repeat(32));

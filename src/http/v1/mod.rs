@@ -1,17 +1,28 @@
 //! The API of merchants and operators. One file for each kind of thing.
 
+mod audit;
+mod keys;
+mod me;
+mod merchants;
+mod page;
 mod policies;
 
 use actix_web::{
+    HttpRequest,
     http::Method,
     web::{self, ServiceConfig},
 };
+use uuid::Uuid;
 
-use super::resource;
+use super::{error::ApiError, resource};
 
 /// Its routes.
 pub(super) fn routes(config: &mut ServiceConfig) {
     config
+        .service(resource("/v1/me", [(Method::GET, web::route().to(me::show))]))
+        .service(resource("/v1/audit", [(Method::GET, web::route().to(audit::list))]))
+        .configure(keys::routes)
+        .configure(merchants::routes)
         .service(resource("/v1/policies", [(Method::POST, web::post().to(policies::register))]))
         .service(resource("/v1/policies/read", [(Method::POST, web::post().to(policies::read))]))
         .service(resource("/v1/policies/types", [(Method::GET, web::route().to(policies::types))]))
@@ -19,4 +30,10 @@ pub(super) fn routes(config: &mut ServiceConfig) {
             "/v1/policies/{network}/{account}/{asset}",
             [(Method::GET, web::route().to(policies::show))],
         ));
+}
+
+/// The id in that place of the path; what is no id is nobody's.
+fn id(request: &HttpRequest, place: &str, unknown: &str) -> Result<Uuid, ApiError> {
+    let text = request.match_info().get(place).unwrap_or_default();
+    text.parse().map_err(|_| ApiError::NotFound(unknown.to_owned()))
 }
