@@ -19,5 +19,6 @@ pub mod merchants;
 pub mod policies;
 pub mod promises;
 pub mod protocol;
+pub mod redis_link;
 pub mod telemetry;
 pub mod verify;

@@ -18,7 +18,7 @@ use std::{
 const LAYERS: &[&[&str]] = &[
     &["domain", "faults"],
     &["config", "db", "protocol", "telemetry", "verify"],
-    &["audit"],
+    &["audit", "redis_link"],
     &["chain", "discovery", "ledger", "limits", "lists", "merchants", "policies", "promises"],
     &["engine", "webhooks"],
     &["facilitator"],
@@ -56,6 +56,7 @@ const ABSENCES: &[(&str, &[&str])] = &[
     ("discovery", &["actix_web"]),
     ("chain", &["sqlx", "actix_web"]),
     ("promises", &["sqlx", "actix_web", "tokio::spawn"]),
+    ("redis_link", &["sqlx", "actix_web", "SystemTime", "tokio::spawn"]),
     ("engine", &["actix_web", "SystemTime", "tokio::spawn"]),
     ("facilitator", &["actix_web", "SystemTime", "tokio::spawn", "StatusCode"]),
     ("http", &["sqlx", "alloy::providers", "SystemTime", "tokio::spawn"]),

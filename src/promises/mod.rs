@@ -16,35 +16,31 @@
     )
 )]
 
-mod error;
 mod server;
 
-use std::{
-    sync::{PoisonError, RwLock},
-    time::Duration,
-};
+use std::time::Duration;
 
 use alloy::primitives::Address;
-use redis::{
-    AsyncConnectionConfig, Client, ExistenceCheck, FromRedisValue, Pipeline, SetExpiry, SetOptions,
-    aio::MultiplexedConnection,
-};
-use secrecy::{ExposeSecret, SecretString};
+use redis::{ExistenceCheck, Pipeline, SetExpiry, SetOptions, aio::MultiplexedConnection};
+use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::{domain::ChainId, telemetry::causes};
+use crate::{
+    domain::ChainId,
+    redis_link::{Purpose, RedisLink},
+};
 
-pub use error::RedisError;
+pub use crate::redis_link::RedisError;
 pub use server::Server;
 
 /// How long a verification waits for Redis, once: then it does without until Redis answers again.
 const READ_TIMEOUT: Duration = Duration::from_millis(50);
 /// How long a claim waits for it.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long connecting may take, with everything that is asked at first.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// The longest life of a mark: authorizations may be valid for ever, Redis counts in 64 bits.
 const LIFETIME_SECONDS_MAX: u64 = 100 * 365 * 24 * 60 * 60;
+
+const PURPOSE: Purpose = Purpose { name: "promises", otherwise: "Postgres tells what is promised" };
 
 /// Written and read when a connection is made.
 const TRIAL_KEY: &str = "quittance:trial";
@@ -72,17 +68,7 @@ pub struct Look {
 /// The marks in Redis, and the connection to them.
 #[derive(Debug)]
 pub struct Marks {
-    client: Client,
-    link: RwLock<Link>,
-}
-
-#[derive(Debug)]
-enum Link {
-    /// Nothing was tried yet.
-    New,
-    Up(MultiplexedConnection),
-    /// Only [`Marks::connect`] tries again; until then nobody waits for Redis.
-    Down,
+    link: RedisLink,
 }
 
 impl Marks {
@@ -91,13 +77,12 @@ impl Marks {
     /// # Errors
     /// When it is none. The error does not repeat it, because it may hold a password.
     pub fn new(url: &SecretString) -> Result<Self, RedisError> {
-        let client = Client::open(url.expose_secret()).map_err(|_| RedisError::Url)?;
-        Ok(Self { client, link: RwLock::new(Link::New) })
+        Ok(Self { link: RedisLink::new(url, PURPOSE)? })
     }
 
     /// Whether Redis is asked at all at the moment.
     pub fn is_connected(&self) -> bool {
-        self.link().is_some()
+        self.link.is_up()
     }
 
     /// Connects, if there is no connection.
@@ -106,8 +91,9 @@ impl Marks {
     /// When nobody answers, or a server that could lose marks without a trace.
     pub async fn connect(&self) -> Result<(), RedisError> {
         if !self.is_connected() {
-            let (link, _) = self.open().await.inspect_err(|error| self.lose(error))?;
-            self.set(Link::Up(link));
+            let opened = self.open().await;
+            let (connection, _) = opened.inspect_err(|error| self.link.lose(error))?;
+            self.link.take(connection);
         }
         Ok(())
     }
@@ -137,7 +123,7 @@ impl Marks {
         server::ask(&mut pipeline);
         pipeline.exists(generation_key(generation)).mget(&keys);
         let (info, has_generation, marks): (String, bool, Vec<Option<String>>) =
-            self.ask("look for marks", READ_TIMEOUT, &pipeline).await?;
+            self.link.ask("look for marks", READ_TIMEOUT, &pipeline).await?;
         let server = self.identify(&info)?;
         let marked: Vec<bool> = marks.iter().map(Option::is_some).collect();
         if marked.len() != accounts.len() {
@@ -156,7 +142,7 @@ impl Marks {
         server::ask(&mut pipeline);
         pipeline.exists(generation_key(generation));
         let (info, has_generation): (String, bool) =
-            self.ask("look for a generation of marks", WRITE_TIMEOUT, &pipeline).await?;
+            self.link.ask("look for a generation of marks", WRITE_TIMEOUT, &pipeline).await?;
         Ok((self.identify(&info)?, has_generation))
     }
 
@@ -175,7 +161,7 @@ impl Marks {
         for (account, seconds) in accounts {
             mark_for(&mut pipeline, &mark(chain_id, account), *seconds);
         }
-        let (info,): (String,) = self.ask("mark payers", WRITE_TIMEOUT, &pipeline).await?;
+        let (info,): (String,) = self.link.ask("mark payers", WRITE_TIMEOUT, &pipeline).await?;
         self.identify(&info)
     }
 
@@ -196,84 +182,28 @@ impl Marks {
             pipeline.del(generation_key(former)).ignore();
         }
         let (info,): (String,) =
-            self.ask("begin a generation of marks", WRITE_TIMEOUT, &pipeline).await?;
+            self.link.ask("begin a generation of marks", WRITE_TIMEOUT, &pipeline).await?;
         self.identify(&info)
     }
 
-    async fn ask<T: FromRedisValue>(
-        &self,
-        operation: &'static str,
-        patience: Duration,
-        pipeline: &Pipeline,
-    ) -> Result<T, RedisError> {
-        let Some(mut link) = self.link() else { return Err(RedisError::Away) };
-        let answer = within(operation, patience, pipeline.query_async(&mut link)).await;
-        answer.inspect_err(|error| self.lose(error))
-    }
-
     fn identify(&self, info: &str) -> Result<Server, RedisError> {
-        self.server(info).inspect_err(|error| self.lose(error))
+        self.server(info).inspect_err(|error| self.link.lose(error))
     }
 
     async fn open(&self) -> Result<(MultiplexedConnection, Server), RedisError> {
-        // The limits of single calls are set where they are made.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(CONNECT_TIMEOUT));
-        let connected = self.client.get_multiplexed_async_connection_with_config(&config);
-        let mut link = within("connect to Redis", CONNECT_TIMEOUT, connected).await?;
         // All that will be asked, and as fast: a server that cannot answer it is not used at all.
         let mut pipeline = redis::pipe();
         pipeline.atomic();
         server::ask(&mut pipeline);
         mark_for(&mut pipeline, TRIAL_KEY, 1);
         pipeline.exists(TRIAL_KEY).mget(&[TRIAL_KEY]);
-        let asked = pipeline.query_async(&mut link);
-        let (info, _, _): (String, bool, Vec<Option<String>>) =
-            within("try Redis", READ_TIMEOUT, asked).await?;
-        Ok((link, self.server(&info)?))
+        let (connection, (info, _, _)) =
+            self.link.open::<(String, bool, Vec<Option<String>>)>(&pipeline, READ_TIMEOUT).await?;
+        Ok((connection, self.server(&info)?))
     }
 
     fn server(&self, info: &str) -> Result<Server, RedisError> {
-        Server::parse(info, self.client.get_connection_info().redis_settings().db())
-    }
-
-    fn link(&self) -> Option<MultiplexedConnection> {
-        match &*self.link.read().unwrap_or_else(PoisonError::into_inner) {
-            Link::Up(link) => Some(link.clone()),
-            Link::New | Link::Down => None,
-        }
-    }
-
-    fn lose(&self, error: &RedisError) {
-        metrics::counter!("quittance_redis_errors_total").increment(1);
-        if matches!(self.set(Link::Down), Link::New | Link::Up(_)) {
-            let error = causes(error);
-            tracing::warn!(error, "Redis is not used; Postgres tells what is promised");
-        }
-    }
-
-    /// Replaces the connection, and returns what was there.
-    fn set(&self, link: Link) -> Link {
-        let is_up = matches!(link, Link::Up(_));
-        metrics::gauge!("quittance_redis_up").set(u8::from(is_up));
-        let mut current = self.link.write().unwrap_or_else(PoisonError::into_inner);
-        let former = std::mem::replace(&mut *current, link);
-        if is_up && !matches!(former, Link::Up(_)) {
-            tracing::info!("Redis answers");
-        }
-        former
-    }
-}
-
-async fn within<T>(
-    operation: &'static str,
-    patience: Duration,
-    call: impl Future<Output = Result<T, redis::RedisError>>,
-) -> Result<T, RedisError> {
-    match tokio::time::timeout(patience, call).await {
-        Ok(answer) => answer.map_err(|source| RedisError::Call { operation, source }),
-        Err(_) => Err(RedisError::Slow { operation, patience }),
+        Server::parse(info, self.link.database())
     }
 }
 

@@ -76,8 +76,19 @@ fn describe() {
     metrics::describe_counter!("quittance_verify_total", "Verdicts of /verify, by reason.");
     metrics::describe_counter!("quittance_settle_total", "Answers of /settle, by outcome.");
     metrics::describe_counter!("quittance_promises_total", "Lists of promises, by who told them.");
-    metrics::describe_gauge!("quittance_redis_up", "1 while Redis is used.");
-    metrics::describe_counter!("quittance_redis_errors_total", "Calls to Redis that failed.");
+    metrics::describe_gauge!("quittance_redis_up", "1 while Redis is used, by what for.");
+    metrics::describe_counter!(
+        "quittance_redis_errors_total",
+        "Calls to Redis that failed, by what for."
+    );
+    metrics::describe_counter!(
+        "quittance_rate_limits_total",
+        "Requests held against their merchant's rate, by who counted."
+    );
+    metrics::describe_counter!(
+        "quittance_rate_limited_total",
+        "Requests that were too many, by class and by which limit."
+    );
     metrics::describe_counter!("quittance_settlements_total", "Settlements decided on chain.");
     metrics::describe_gauge!("quittance_settle_waiting", "Settlements whose callers wait.");
     metrics::describe_gauge!("quittance_wallet_in_flight", "Transactions that no block holds yet.");

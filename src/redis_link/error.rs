@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Redis trouble. Postgres answers instead.
+/// Redis trouble. Something else answers instead.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
     /// The setting is no URL of a Redis server.
