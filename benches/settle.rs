@@ -31,7 +31,7 @@ use quittance::{
 };
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
-use support::{Service, World};
+use support::{Service, WITHOUT_LIMITS, World};
 
 const BLOCK_SECONDS: u64 = 2;
 const BLOCK_GAS: f64 = 400e6;
@@ -59,7 +59,7 @@ async fn main() {
     for n_callers in callers.split(',').map(|n| n.trim().parse::<usize>().unwrap()) {
         let request = ChainRequest { block_time: Some(BLOCK_SECONDS), ..ChainRequest::default() };
         let world = World::start(request).await;
-        let service = world.service().await;
+        let service = world.service_with(&WITHOUT_LIMITS).await;
         // The first batch deploys the settler; that is no part of the figures.
         burst(&world, &service, 4).await;
         burst(&world, &service, 4).await;

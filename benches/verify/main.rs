@@ -46,7 +46,7 @@ use quittance::{
     verify::{EcdsaSignature, authorization_digest},
 };
 use stub::{Manner, Stub};
-use support::{RPC_URL, Service, World};
+use support::{RPC_URL, Service, WITHOUT_LIMITS, World};
 
 const BLOCK_SECONDS: u64 = 2;
 /// How long callers ask before anything counts: connections are made, caches are filled.
@@ -201,8 +201,9 @@ impl Bench {
         let chain = &self.world.services.chain;
         let stub =
             manner.map(|manner| Stub::start(&chain.rpc_url, chain.chain_id.eip155(), manner));
-        let settings = stub.as_ref().map(|stub| (RPC_URL, stub.url.as_str()));
-        let service = self.world.service_with(settings.as_slice()).await;
+        let endpoint = stub.as_ref().map(|stub| (RPC_URL, stub.url.as_str()));
+        let settings: Vec<_> = endpoint.into_iter().chain(WITHOUT_LIMITS).collect();
+        let service = self.world.service_with(&settings).await;
         (service, stub)
     }
 

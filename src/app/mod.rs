@@ -29,13 +29,15 @@ use crate::{
     audit::Records,
     chain::{Chain, ChainOptions},
     config::{
-        ChainSettings, LogFormatSetting, LogSettings, OPERATIONS_PORT, SERVICE_PORT, Settings,
+        ChainSettings, ConfigError, LimitSettings, LogFormatSetting, LogSettings, OPERATIONS_PORT,
+        SERVICE_PORT, Settings,
     },
     db,
     domain::{ChainId, KeyMode},
     engine::{Engine, EngineOptions, FeeLimits, KeySources, Keys, Outcomes},
     facilitator::{Coalescer, Facilitator, Promises, ServedChain},
     http::{self, HEAD_TIMEOUT, State},
+    limits::{ClassLimit, RateLimits, Rates},
     merchants::{ApiKeys, Gate, GateOptions, Merchants, Pepper},
     promises::Marks,
     telemetry::{self, LogFormat},
@@ -138,6 +140,10 @@ impl Application {
             merchants: Merchants::new(pool.clone()),
             keys: ApiKeys::new(pool.clone(), pepper),
             records: Records::new(pool.clone()),
+            rates: Arc::new(Rates::new(
+                rate_limits(&settings.limits)?,
+                settings.redis.url.as_ref(),
+            )?),
             n_trusted_proxies: settings.server.n_trusted_proxies,
             clock: clock::now,
             metrics,
@@ -186,6 +192,8 @@ impl Application {
         loops.spawn(async move { keep_up(metrics, &stop_metrics).await });
         let (gate, stop_gate) = (Arc::clone(&self.state.gate), stop_loops.clone());
         loops.spawn(async move { gate.write_uses_until(&stop_gate).await });
+        let (rates, stop_rates) = (Arc::clone(&self.state.rates), stop_loops.clone());
+        loops.spawn(async move { rates.run(&stop_rates).await });
         let (promises, stop_promises) = (Arc::clone(&self.promises), stop_loops.clone());
         let chain_ids: Vec<ChainId> =
             self.engines.iter().map(|engine| engine.chain().chain_id()).collect();
@@ -294,6 +302,17 @@ fn engine(
         fee_limits: fee_limits(settings),
     };
     Ok(Engine::new(chain(settings)?, pool.clone(), keys(settings)?, options, replica_id))
+}
+
+/// How much is taken at a time, by the settings.
+pub(crate) fn rate_limits(settings: &LimitSettings) -> Result<RateLimits, ConfigError> {
+    let class = |rate, n_at_once_max| ClassLimit { rate, n_at_once_max };
+    Ok(RateLimits {
+        verify: class(settings.verify()?, settings.verify_under_way_max),
+        settle: class(settings.settle()?, settings.settle_under_way_max),
+        read: class(settings.read()?, settings.read_under_way_max),
+        address: settings.address()?,
+    })
 }
 
 /// What a transaction on a chain offers at most.

@@ -8,8 +8,9 @@ use clap::{
 use serde_json::Value;
 
 use crate::{
+    app,
     config::Settings,
-    domain::Depth,
+    domain::{Depth, Rate, RateClass, RateError},
     merchants::{Assets, Merchant, MerchantStatus, Merchants, Name, NewMerchant, Why, Wishes},
 };
 
@@ -24,6 +25,8 @@ pub(super) enum MerchantCommand {
     Create(CreateArguments),
     /// Change a merchant. Replicas that run notice it within a second.
     Set(SetArguments),
+    /// How often a merchant may ask: show it, or change it. Replicas that run notice it within a second.
+    Limits(LimitsArguments),
     /// Show every merchant.
     List(ListArguments),
     /// Show one merchant.
@@ -96,6 +99,32 @@ pub(super) struct Which {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct LimitsArguments {
+    #[command(flatten)]
+    which: Which,
+    /// Verifications: so many a second in the long run, and so many at once, as `100/200`; or `default`.
+    #[arg(long, value_name = "RATE", value_parser = own_rate)]
+    verify: Option<OwnRate>,
+    /// Settlements.
+    #[arg(long, value_name = "RATE", value_parser = own_rate)]
+    settle: Option<OwnRate>,
+    /// Everything else that needs a key.
+    #[arg(long, value_name = "RATE", value_parser = own_rate)]
+    read: Option<OwnRate>,
+}
+
+/// A rate of its own, or none: that of the settings.
+#[derive(Debug, Clone, Copy)]
+struct OwnRate(Option<Rate>);
+
+fn own_rate(text: &str) -> Result<OwnRate, RateError> {
+    match text {
+        "default" => Ok(OwnRate(None)),
+        text => text.parse().map(|rate| OwnRate(Some(rate))),
+    }
+}
+
 fn depth() -> impl TypedValueParser<Value = Depth> {
     PossibleValuesParser::new(Depth::ALL.map(Depth::as_str))
         .map(|word| Depth::parse(&word).expect("only the words of depths are possible"))
@@ -106,6 +135,7 @@ pub(super) async fn run(command: MerchantCommand, settings: &Settings) -> anyhow
     match command {
         MerchantCommand::Create(arguments) => create(&arguments, &merchants).await,
         MerchantCommand::Set(arguments) => set(&arguments, &merchants).await,
+        MerchantCommand::Limits(arguments) => limits(&arguments, &merchants, settings).await,
         MerchantCommand::List(arguments) => list(&arguments, &merchants).await,
         MerchantCommand::Show(which) => {
             show(&found(&which, &merchants).await?, which.json);
@@ -155,6 +185,30 @@ async fn set(arguments: &SetArguments, merchants: &Merchants) -> anyhow::Result<
     }
     if arguments.assets.is_some() {
         println!("merchant {merchant_id} may be paid in: {}", changed.assets);
+    }
+    Ok(())
+}
+
+async fn limits(
+    arguments: &LimitsArguments,
+    merchants: &Merchants,
+    settings: &Settings,
+) -> anyhow::Result<()> {
+    let merchant_id = found(&arguments.which, merchants).await?.merchant_id;
+    let LimitsArguments { verify, settle, read, .. } = arguments;
+    let asked = RateClass::ALL.into_iter().zip([verify, settle, read]);
+    let wishes: Vec<_> = asked.filter_map(|(class, rate)| Some((class, (*rate)?.0))).collect();
+    let own = merchants.set_rates(&actor(), merchant_id, &wishes).await?;
+    let limits = app::rate_limits(&settings.limits)?;
+    if arguments.which.json {
+        println!("{}", limits.shown(merchant_id, &own));
+        return Ok(());
+    }
+    for class in RateClass::ALL {
+        let rate = limits.rate(&own, class);
+        let (per_second, burst) = (rate.per_second(), rate.burst());
+        let whose = if own.of(class).is_some() { "its own" } else { "the default" };
+        println!("{:<6}  {per_second} a second, {burst} at once ({whose})", class.as_str());
     }
     Ok(())
 }

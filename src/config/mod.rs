@@ -1,5 +1,6 @@
 //! Settings: a file, overridden by the environment. Read once, checked whole, unknown keys refused.
 
+mod limits;
 mod source;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -10,6 +11,7 @@ use serde::Deserialize;
 
 use crate::domain::ChainId;
 
+pub use limits::LimitSettings;
 pub use source::load;
 
 /// Why the settings cannot be used. The process ends with status 64.
@@ -121,22 +123,6 @@ impl KeySettings {
     }
 }
 
-/// How much is taken at a time.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LimitSettings {
-    /// How often an address may present keys that nobody holds, once its burst is spent.
-    pub failed_attempts_per_minute: u32,
-    /// How often at once.
-    pub failed_attempts_burst: u32,
-}
-
-impl Default for LimitSettings {
-    fn default() -> Self {
-        Self { failed_attempts_per_minute: 10, failed_attempts_burst: 10 }
-    }
-}
-
 /// Where to listen.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -176,7 +162,7 @@ impl DatabaseSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct RedisSettings {
     /// `redis://user:password@host:port/database`, or `rediss://` for TLS. Without it, Postgres answers
-    /// what Redis would.
+    /// what Redis would, and each process holds merchants to their rates by itself.
     pub url: Option<SecretString>,
 }
 
@@ -353,11 +339,7 @@ impl Settings {
         within("settle.wait_ms", self.settle.wait_ms, 100, SETTLE_WAIT_MS_MAX)?;
         within("database.n_connections_max", self.database.n_connections_max.into(), 4, 1_000)?;
         within("server.n_trusted_proxies", count(self.server.n_trusted_proxies), 0, 16)?;
-        let limits = &self.limits;
-        let per_minute = u64::from(limits.failed_attempts_per_minute);
-        within("limits.failed_attempts_per_minute", per_minute, 1, 60_000)?;
-        let burst = u64::from(limits.failed_attempts_burst);
-        within("limits.failed_attempts_burst", burst, 1, 60_000)?;
+        self.limits.check()?;
         if let Some(pepper) = &self.keys.pepper
             && pepper.expose_secret().chars().count() < PEPPER_CHARS_MIN
         {

@@ -17,6 +17,7 @@ mod chain_id;
 mod evidence;
 mod identity;
 mod payment;
+mod rate;
 mod reason;
 mod settlement;
 mod time;
@@ -28,6 +29,9 @@ pub use identity::{ApiKeyId, IdempotencyKey, InvalidIdempotencyKey, KeyMode, Mer
 pub use payment::{
     Accepted, Authorization, AuthorizationNonce, PayerKind, Payment, PaymentRequest, Requirements,
     Scheme, TokenDomain, X402Version,
+};
+pub use rate::{
+    OwnRates, PER_SECOND_MAX, Rate, RateClass, RateError, UnknownRateClass, WINDOW_MAX,
 };
 pub use reason::{InvalidReason, Refusal};
 pub use settlement::{Depth, SettlementId, SettlementStatus, UnknownDepth, UnknownStatus};

@@ -7,11 +7,11 @@ use actix_web::{HttpRequest, http::header::AUTHORIZATION};
 
 use crate::{
     audit::Actor,
-    domain::{Depth, IdempotencyKey},
+    domain::{Depth, IdempotencyKey, RateClass},
     merchants::{Caller, Denied, MerchantStatus, Operator, Principal, Scope, Scopes},
 };
 
-use super::{State, address::ClientAddress, error::ApiError};
+use super::{State, address::ClientAddress, admission::within_limits, error::ApiError};
 
 const API_KEY_HEADER: &str = "X-API-Key";
 /// How deep the evidence must stand before success is told.
@@ -39,7 +39,7 @@ pub(super) async fn operator(
     state: &State,
     scope: Scope,
 ) -> Result<Operator, ApiError> {
-    match anybody(request, state).await? {
+    match counted(request, state, class_of(scope)).await? {
         Principal::Operator(operator) => {
             check_scope(operator.scopes, scope)?;
             Ok(operator)
@@ -56,7 +56,7 @@ pub(super) async fn principal(
     state: &State,
     scope: Scope,
 ) -> Result<Principal, ApiError> {
-    let principal = anybody(request, state).await?;
+    let principal = counted(request, state, class_of(scope)).await?;
     if let Principal::Merchant(caller) = &principal
         && caller.status == MerchantStatus::Suspended
         && scope != Scope::Read
@@ -72,6 +72,30 @@ pub(super) async fn principal(
 
 /// Whoever's key the request carries, whatever it may be used for.
 pub(super) async fn anybody(request: &HttpRequest, state: &State) -> Result<Principal, ApiError> {
+    counted(request, state, RateClass::Read).await
+}
+
+/// Whoever's key the request carries, if there is room for another request of its merchant.
+async fn counted(
+    request: &HttpRequest,
+    state: &State,
+    class: RateClass,
+) -> Result<Principal, ApiError> {
+    let principal = authenticated(request, state).await?;
+    within_limits(request, state, &principal, class).await?;
+    Ok(principal)
+}
+
+/// The rate that what needs this scope is counted in.
+const fn class_of(scope: Scope) -> RateClass {
+    match scope {
+        Scope::Verify => RateClass::Verify,
+        Scope::Settle => RateClass::Settle,
+        Scope::Read | Scope::Manage => RateClass::Read,
+    }
+}
+
+async fn authenticated(request: &HttpRequest, state: &State) -> Result<Principal, ApiError> {
     let presented = presented_key(request).ok_or(ApiError::Unauthorized(NO_KEY.to_owned()))?;
     let network = ClientAddress::of(request, state.n_trusted_proxies).network();
     let authenticated = state.gate.authenticate(presented, network, (state.clock)()).await;

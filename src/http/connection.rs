@@ -1,5 +1,6 @@
-//! A connection ends with an answer that gave up its body.
+//! What an answer holds until it is sent: the body that it answers, and its merchant's seat.
 //!
+//! A connection ends with an answer that gave up its body.
 //! actix drains a chunked body that nobody reads, without a limit of time, and keeps the connection
 //! for it: whoever sends a body that never ends could hold connections without a key. While somebody
 //! holds the body, actix answers and closes instead; so the answer holds it.
@@ -21,7 +22,9 @@ use actix_web::{
 };
 use futures_util::Stream;
 
-/// Lets the answer hold the request's body until it is sent.
+use crate::limits::Seat;
+
+/// Lets the answer hold the request's body, and its seat among its merchant's requests, until it is sent.
 pub async fn end_with_answer(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
@@ -30,7 +33,10 @@ pub async fn end_with_answer(
     let reader = Reader(Rc::clone(&body));
     request.set_payload(Payload::Stream { payload: Box::pin(reader) });
     let response = next.call(request).await?;
-    Ok(response.map_body(|_, answer| BoxBody::new(Answer { answer: answer.boxed(), _body: body })))
+    let seat = response.request().extensions_mut().remove::<Seat>();
+    Ok(response.map_body(|_, answer| {
+        BoxBody::new(Answer { answer: answer.boxed(), _body: body, _seat: seat })
+    }))
 }
 
 /// What handlers read.
@@ -44,10 +50,11 @@ impl Stream for Reader {
     }
 }
 
-/// An answer, and the body that it answers.
+/// An answer, and what it holds.
 struct Answer {
     answer: BoxBody,
     _body: Rc<RefCell<Payload>>,
+    _seat: Option<Seat>,
 }
 
 impl MessageBody for Answer {

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::{
     db::DbError,
     facilitator::FacilitatorError,
+    limits::TooMuch,
     protocol::{Code, SettleAnswer, VerifyAnswer},
     telemetry::causes,
 };
@@ -141,7 +142,7 @@ impl ApiError {
     }
 
     /// What the caller may read. Causes that name our endpoints or tables stay in the log.
-    fn public_sentence(&self) -> String {
+    fn public_sentence(&self, shape: Shape) -> String {
         match self {
             Self::Facilitator(FacilitatorError::Chain(error)) => {
                 format!(
@@ -151,6 +152,9 @@ impl ApiError {
             }
             Self::Facilitator(FacilitatorError::Db(_)) => {
                 "the books could not be reached; nothing is known against the payment".to_owned()
+            }
+            Self::RateLimited { problem, .. } if shape != Shape::Api => {
+                format!("{problem}; nothing is known against the payment")
             }
             Self::Facilitator(FacilitatorError::MerchantStopped) => SUSPENDED.to_owned(),
             other => other.to_string(),
@@ -173,14 +177,12 @@ impl ApiError {
             response.insert_header((RETRY_AFTER, RETRY_AFTER_TROUBLE.as_secs().to_string()));
         }
         if let Self::RateLimited { retry_after, .. } = self {
-            // Whole seconds (RFC 9110 section 10.2.3), and never before there is room.
-            let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-            response.insert_header((RETRY_AFTER, seconds.max(1).to_string()));
+            response.insert_header((RETRY_AFTER, whole_seconds(*retry_after).to_string()));
         }
         if status == StatusCode::UNAUTHORIZED {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
-        let (code, sentence) = (self.code(shape), self.public_sentence());
+        let (code, sentence) = (self.code(shape), self.public_sentence(shape));
         match shape {
             Shape::Verify => response.json(VerifyAnswer::invalid(code, sentence, payer)),
             Shape::Settle => {
@@ -206,6 +208,19 @@ impl ResponseError for ApiError {
     fn error_response(&self) -> HttpResponse {
         self.answer(Shape::Api, "", None)
     }
+}
+
+impl From<TooMuch> for ApiError {
+    fn from(too_much: TooMuch) -> Self {
+        Self::RateLimited { problem: too_much.to_string(), retry_after: too_much.wait() }
+    }
+}
+
+/// Whole seconds (RFC 9110 section 10.2.3), never before there is room, and never at once.
+pub(super) const fn whole_seconds(wait: Duration) -> u64 {
+    let begun = if wait.subsec_nanos() > 0 { 1 } else { 0 };
+    let seconds = wait.as_secs().saturating_add(begun);
+    if seconds == 0 { 1 } else { seconds }
 }
 
 /// 405, naming the methods that work.

@@ -11,6 +11,7 @@ mod connection;
 mod error;
 mod observe;
 mod operations;
+mod quota;
 mod settle;
 mod supported;
 mod v1;
@@ -18,13 +19,17 @@ mod verify;
 
 use std::{sync::Arc, time::Duration};
 
-use actix_web::{HttpResponse, Resource, Route, dev::HttpServiceFactory, guard, http::Method, web};
+use actix_web::{
+    HttpResponse, Resource, Route, dev::HttpServiceFactory, guard, http::Method,
+    middleware::from_fn, web,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{
     audit::Records,
     domain::UnixTime,
     facilitator::Facilitator,
+    limits::Rates,
     merchants::{ApiKeys, Gate, Merchants},
 };
 
@@ -53,6 +58,8 @@ pub struct State {
     pub keys: ApiKeys,
     /// Who changed what.
     pub records: Records,
+    /// How much each may ask at a time.
+    pub rates: Arc<Rates>,
     /// How many proxies of the operator's stand in front.
     pub n_trusted_proxies: usize,
     /// The wall clock; `app` owns it.
@@ -81,6 +88,7 @@ pub fn service() -> impl HttpServiceFactory {
         .service(document("/openapi.yaml", read().to(openapi)))
         .configure(v1::routes)
         .default_service(web::to(async || error::not_found()))
+        .wrap(from_fn(admission::of_address))
 }
 
 /// The routes of the operations port.

@@ -1,4 +1,4 @@
-//! Around every request: an id, a span, a log line and two metrics.
+//! Around every request: an id, what is left of a limit, a span, a log line and two metrics.
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +19,8 @@ use actix_web::{
 use metrics::{Counter, Histogram};
 use tracing::Instrument as _;
 use uuid::Uuid;
+
+use super::quota;
 
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest id of a caller's that is kept; a longer one is replaced.
@@ -66,6 +68,7 @@ pub async fn observe(
     async move {
         let mut response = next.call(request).await?;
         response.headers_mut().insert(REQUEST_ID_HEADER, request_id);
+        quota::tell(&mut response);
         let Pattern(route) = *response.request().app_data().unwrap_or(&NO_ROUTE);
         let status = response.status();
         let answered = Answered { method, route, status, elapsed: started.elapsed() };

@@ -53,7 +53,7 @@ pub struct Wishes {
 /// The book of merchants in a database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Merchants {
-    pool: PgPool,
+    pub(super) pool: PgPool,
 }
 
 impl Merchants {
@@ -170,7 +170,7 @@ async fn create(
     Ok(after)
 }
 
-async fn held(
+pub(super) async fn held(
     conn: &mut PgConnection,
     merchant_id: MerchantId,
 ) -> Result<Merchant, MerchantsError> {

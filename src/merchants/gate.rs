@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     db::{DbError, During},
-    domain::{ApiKeyId, Depth, KeyMode, MerchantId, UnixTime},
+    domain::{ApiKeyId, Depth, KeyMode, MerchantId, OwnRates, UnixTime},
 };
 
 use super::{
@@ -49,6 +49,8 @@ pub struct Caller {
     pub wait_for: Depth,
     /// What it may be paid in.
     pub assets: Assets,
+    /// How often it may ask, where the operator gave it rates of its own.
+    pub rates: OwnRates,
 }
 
 /// An operator, known by one of its keys.

@@ -6,6 +6,7 @@ mod book;
 mod gate;
 mod key;
 mod keys;
+mod rates;
 mod record;
 mod scope;
 mod store;

@@ -14,6 +14,8 @@ mod endpoints;
 mod idempotency;
 mod malformed;
 mod payments;
+mod rates;
+mod rates_shared;
 mod refusals;
 mod shapes;
 mod smart_wallets;

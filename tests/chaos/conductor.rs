@@ -18,7 +18,7 @@ use crate::{
     record::Books,
     roster::Roster,
     schedule::{Act, Deed, LEASE_MS, Lane},
-    support::{Dialect, Proxy, RPC_URL, Service, World},
+    support::{Dialect, Proxy, RPC_URL, Service, WITHOUT_LIMITS, World},
 };
 
 /// The keys of the wallets besides the local chain's own. Not its mnemonic, whose accounts cost every
@@ -214,5 +214,6 @@ async fn start(world: &World, proxy: &Proxy) -> Service {
         // So that some callers are told to come back.
         ("QUITTANCE__SETTLE__WAIT_MS", "8000"),
     ];
+    let settings: Vec<_> = settings.into_iter().chain(WITHOUT_LIMITS).collect();
     Service::spawn(world, &settings).await
 }

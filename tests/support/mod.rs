@@ -26,7 +26,7 @@ pub use node::Node;
 pub use pg_proxy::PgProxy;
 pub use proxy::{Dialect, Envelope, Fault, Proxy, Refusal, Sent, Trouble};
 pub use redis::{Door, REDIS_URL, Redis};
-pub use service::{Answer, Service};
+pub use service::{Answer, Service, WITHOUT_LIMITS};
 pub use smart::{code_of, create_account, in_wrapper, of_key_zero, signature_of, signed_by};
 pub use spending::{session, sign, signed, units, unlimited, with_signature};
 pub use token::{Emits, token_that_emits};

@@ -18,6 +18,18 @@ use super::World;
 /// How long a process may take to listen: chaos has several start at once on a busy machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Settings under which no number of callers is too many: what is measured is not how they are refused.
+pub const WITHOUT_LIMITS: [(&str, &str); 8] = [
+    ("QUITTANCE__LIMITS__VERIFY_PER_SECOND", "100000"),
+    ("QUITTANCE__LIMITS__VERIFY_BURST", "1000000"),
+    ("QUITTANCE__LIMITS__VERIFY_UNDER_WAY_MAX", "10000"),
+    ("QUITTANCE__LIMITS__SETTLE_PER_SECOND", "100000"),
+    ("QUITTANCE__LIMITS__SETTLE_BURST", "1000000"),
+    ("QUITTANCE__LIMITS__SETTLE_UNDER_WAY_MAX", "10000"),
+    ("QUITTANCE__LIMITS__ADDRESS_PER_SECOND", "100000"),
+    ("QUITTANCE__LIMITS__ADDRESS_BURST", "1000000"),
+];
+
 /// A running `quittance serve`. Dropping it kills the process.
 pub struct Service {
     pub url: String,

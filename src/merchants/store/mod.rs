@@ -4,6 +4,7 @@ mod claim;
 mod key;
 mod merchant;
 mod principal;
+mod rate;
 
 pub use claim::{Standing, standing};
 pub use merchant::find_merchant;
@@ -16,8 +17,11 @@ pub(super) use merchant::{
     set_status, set_wait_for,
 };
 pub(super) use principal::{Known, find_principal};
+pub(super) use rate::{rates, set_rates};
 
 use crate::db::{DbError, During as _};
+
+use rate::parse_rates;
 
 /// A column that the schema does not let be what it is.
 fn unreadable<T, E: std::error::Error + Send + Sync + 'static>(

@@ -11,7 +11,7 @@ use crate::{
 
 use super::{
     super::{Asset, Assets, Caller, KeyHash, MerchantStatus, Operator, Principal, Scopes},
-    unreadable,
+    parse_rates, unreadable,
 };
 
 const OPERATION: &str = "look up an API key";
@@ -39,7 +39,9 @@ pub(in super::super) async fn find_principal(
             floor(extract(epoch from expires_at))::bigint as expires_at,
             wait_for as "wait_for?", merchant.status as "status?",
             array(select chain_id || '/0x' || encode(asset, 'hex') from merchant_asset
-                where merchant_asset.merchant_id = api_key.merchant_id) as "assets!"
+                where merchant_asset.merchant_id = api_key.merchant_id) as "assets!",
+            array(select class || ' ' || per_second || '/' || burst from merchant_rate
+                where merchant_rate.merchant_id = api_key.merchant_id) as "rates!"
         from api_key left join merchant using (merchant_id)
         where key_hash = $1 and revoked_at is null
         "#,
@@ -66,6 +68,7 @@ pub(in super::super) async fn find_principal(
                 status: MerchantStatus::parse(&status).unwrap_or(MerchantStatus::Closed),
                 wait_for: unreadable(Depth::parse(&wait_for), OPERATION)?,
                 assets: unreadable(assets, OPERATION)?,
+                rates: parse_rates(&row.rates, OPERATION)?,
             })
         }
         _ => Principal::Operator(Operator { api_key_id, mode, scopes }),
