@@ -15,6 +15,7 @@ pub mod faults;
 pub mod http;
 pub mod ledger;
 pub mod limits;
+pub mod lists;
 pub mod merchants;
 pub mod policies;
 pub mod promises;

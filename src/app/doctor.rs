@@ -1,6 +1,7 @@
 //! Looks at everything that a settlement needs, and says what is wrong.
 
 use alloy::primitives::{Address, utils::format_ether};
+use anyhow::Context as _;
 use secrecy::SecretString;
 use serde::Serialize;
 use sqlx::PgPool;
@@ -36,10 +37,17 @@ pub async fn examine(settings: &Settings) -> Vec<Finding> {
     if let Some(url) = &settings.redis.url {
         findings.push(finding("redis", redis(url).await));
     }
+    if settings.sanctions.path.is_some() {
+        findings.push(finding("sanctions", sanctions(settings).await));
+    }
     for (name, chain) in &settings.chains {
         let subject = format!("chains.{name}");
         findings.extend(endpoints(&subject, chain).await);
         findings.push(finding(&format!("{subject}.wallet"), wallets(settings, chain).await));
+        if let Some(address) = chain.sanctions_oracle {
+            let asked = oracle(chain, address).await;
+            findings.push(finding(&format!("{subject}.sanctions_oracle"), asked));
+        }
     }
     findings
 }
@@ -64,6 +72,27 @@ async fn database(settings: &Settings) -> anyhow::Result<String> {
 async fn redis(url: &SecretString) -> anyhow::Result<String> {
     let server = Marks::new(url)?.examine().await?;
     Ok(format!("answers, and evicts nothing ({server})"))
+}
+
+/// Whether the list can be read, and is fresh.
+async fn sanctions(settings: &Settings) -> anyhow::Result<String> {
+    let sanctions = super::denial::sanctions(&settings.sanctions).await?;
+    let sanctions = sanctions.context("there is no file")?;
+    let (file, age_hours) = (sanctions.in_force(), sanctions.age().as_secs() / 3_600);
+    let (n, header) = (file.n_addresses(), file.header());
+    let seen =
+        format!("{n} addresses of {} {}, {age_hours} hours old", header.source, header.version);
+    let max = settings.sanctions.age_max_hours;
+    anyhow::ensure!(!sanctions.is_stale(), "{seen}; it may be {max} hours old at most");
+    Ok(seen)
+}
+
+/// Whether the contract answers, asked about several addresses and about one.
+async fn oracle(settings: &ChainSettings, oracle: Address) -> anyhow::Result<String> {
+    let chain = super::chain(settings)?;
+    chain.sanctioned(oracle, &[Address::ZERO, oracle]).await?;
+    chain.sanctioned(oracle, &[Address::ZERO]).await?;
+    Ok(format!("{oracle} answers"))
 }
 
 /// One finding for each endpoint; a chain that has only one is called by its own name.

@@ -2,6 +2,7 @@
 //! clock.
 
 mod clock;
+mod denial;
 pub mod dev;
 pub mod doctor;
 
@@ -33,9 +34,9 @@ use crate::{
         SERVICE_PORT, Settings,
     },
     db,
-    domain::{ChainId, KeyMode},
+    domain::{ChainId, KeyMode, UnixTime},
     engine::{Engine, EngineOptions, FeeLimits, KeySources, Keys, Outcomes},
-    facilitator::{Coalescer, Facilitator, Promises, ServedChain},
+    facilitator::{Coalescer, Deniers, Facilitator, Listing, Oracle, Promises, ServedChain},
     http::{self, HEAD_TIMEOUT, State},
     limits::{ClassLimit, RateLimits, Rates},
     merchants::{ApiKeys, Gate, GateOptions, Merchants, Pepper},
@@ -70,9 +71,17 @@ pub struct Application {
     pool: PgPool,
     engines: Vec<Arc<Engine>>,
     verifications: Vec<Arc<Coalescer>>,
+    oracles: Vec<Arc<Oracle>>,
+    deniers: Deniers,
+    replica_id: Uuid,
     outcomes: Outcomes,
     promises: Arc<Promises>,
     state: State,
+}
+
+/// Now, by the wall clock.
+pub(crate) fn now() -> UnixTime {
+    clock::now()
 }
 
 /// Makes TLS work. Every program that talks to a chain calls it first; twice does no harm.
@@ -120,11 +129,19 @@ impl Application {
             let mode = if chain.test { KeyMode::Test } else { KeyMode::Live };
             let factories =
                 chain.wallet_factories.clone().map_or_else(Factories::default, Factories::of);
-            let served = ServedChain::new(Arc::new(engine), mode, factories, &promises);
+            let served = ServedChain::new(
+                Arc::new(engine),
+                mode,
+                factories,
+                &promises,
+                chain.sanctions_oracle,
+            );
             chains.insert(chain.id, served);
         }
         let engines = chains.values().map(|chain| Arc::clone(&chain.engine)).collect();
         let verifications = chains.values().map(ServedChain::verifications).collect();
+        let oracles = chains.values().filter_map(ServedChain::oracle).collect();
+        let deniers = denial::deniers(&pool, &settings.sanctions).await?;
         let outcomes = Outcomes::default();
         let settle_wait = Duration::from_millis(settings.settle.wait_ms);
         let facilitator = Facilitator::new(
@@ -132,6 +149,7 @@ impl Application {
             chains,
             outcomes.clone(),
             Arc::clone(&promises),
+            deniers.clone(),
             settle_wait,
         );
         let state = State {
@@ -145,6 +163,7 @@ impl Application {
                 settings.redis.url.as_ref(),
             )?),
             n_trusted_proxies: settings.server.n_trusted_proxies,
+            listing: Listing::new(pool.clone()),
             clock: clock::now,
             metrics,
         };
@@ -156,6 +175,9 @@ impl Application {
             pool,
             engines,
             verifications,
+            oracles,
+            deniers,
+            replica_id,
             outcomes,
             promises,
             state,
@@ -188,6 +210,14 @@ impl Application {
             let (verifications, stop) = (Arc::clone(verifications), stop_loops.clone());
             loops.spawn(async move { verifications.run(&stop).await });
         }
+        denial::start(
+            &mut loops,
+            &self.pool,
+            self.replica_id,
+            &self.deniers,
+            &self.oracles,
+            &stop_loops,
+        );
         let (metrics, stop_metrics) = (self.state.metrics, stop_loops.clone());
         loops.spawn(async move { keep_up(metrics, &stop_metrics).await });
         let (gate, stop_gate) = (Arc::clone(&self.state.gate), stop_loops.clone());

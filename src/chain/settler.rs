@@ -23,7 +23,7 @@ sol! {
 }
 
 /// Where Multicall3 is on every chain that has it.
-const MULTICALL3: Address = address!("cA11bde05977b3631167028862bE2a173976CA11");
+pub(super) const MULTICALL3: Address = address!("cA11bde05977b3631167028862bE2a173976CA11");
 /// The deterministic deployment proxy: it creates what its calldata holds after a salt, with CREATE2
 /// (github.com/Arachnid/deterministic-deployment-proxy).
 const DEPLOYER: Address = address!("4e59b44847b379578588920cA78FbF26c0B4956C");
@@ -87,12 +87,24 @@ pub fn settler_deployment() -> (Address, Bytes) {
 }
 
 fn aggregate3(calls: &[BatchCall]) -> Bytes {
-    let calls = calls.iter().map(|call| Multicall3::Call3 {
-        target: call.target,
+    let calls = calls.iter().map(|call| (call.target, call.data.clone()));
+    together(calls.collect())
+}
+
+/// The calldata by which Multicall3 makes calls in their order, whether or not others succeed.
+pub(super) fn together(calls: Vec<(Address, Bytes)>) -> Bytes {
+    let calls = calls.into_iter().map(|(target, data)| Multicall3::Call3 {
+        target,
         allowFailure: true,
-        callData: call.data.clone(),
+        callData: data,
     });
     Multicall3::aggregate3Call { calls: calls.collect() }.abi_encode().into()
+}
+
+/// What the calls of [`together`] returned; `None` of one that failed.
+pub(super) fn each_returned(answer: &[u8]) -> Option<Vec<Option<Bytes>>> {
+    let results = Multicall3::aggregate3Call::abi_decode_returns(answer).ok()?;
+    Some(results.into_iter().map(|result| result.success.then_some(result.returnData)).collect())
 }
 
 impl Chain {

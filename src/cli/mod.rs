@@ -6,8 +6,10 @@ mod dev;
 mod doctor;
 mod duration;
 mod key;
+mod list;
 mod merchant;
 mod policy;
+mod sanctions;
 mod serve;
 mod wallet;
 
@@ -64,6 +66,12 @@ enum Command {
     /// Spending policies, which the owners of paying wallets sign.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Who may not pay or be paid, in what, and by whose factories.
+    #[command(subcommand)]
+    List(list::ListCommand),
+    /// Sanctions files.
+    #[command(subcommand)]
+    Sanctions(sanctions::SanctionsCommand),
 }
 
 /// Runs the command that `arguments` name.
@@ -104,6 +112,8 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Audit(arguments) => audit::run(arguments, &without_wallets()?).await?,
         Command::Key(command) => key::run(command, &settings()?).await?,
         Command::Policy(command) => policy::run(command, &without_wallets()?).await?,
+        Command::List(command) => list::run(command, &without_wallets()?).await?,
+        Command::Sanctions(command) => sanctions::run(command)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! Settings: a file, overridden by the environment. Read once, checked whole, unknown keys refused.
 
 mod limits;
+mod sanctions;
 mod source;
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use crate::domain::ChainId;
 
 pub use limits::LimitSettings;
+pub use sanctions::SanctionsSettings;
 pub use source::load;
 
 /// Why the settings cannot be used. The process ends with status 64.
@@ -72,6 +74,9 @@ pub struct Settings {
     /// Several processes over one database.
     #[serde(default)]
     pub replica: ReplicaSettings,
+    /// The list of those who are sanctioned.
+    #[serde(default)]
+    pub sanctions: SanctionsSettings,
     /// Logs.
     #[serde(default)]
     pub log: LogSettings,
@@ -270,6 +275,9 @@ pub struct ChainSettings {
     /// ones: a list, or addresses separated by commas. An empty one is none.
     #[serde(default, deserialize_with = "source::addresses")]
     pub wallet_factories: Option<Vec<Address>>,
+    /// A contract on the chain that says who is sanctioned, in the interface of Chainalysis.
+    #[serde(default, deserialize_with = "source::address")]
+    pub sanctions_oracle: Option<Address>,
     /// How many payments may share a transaction, within what the chain allows one.
     #[serde(default = "ChainSettings::n_payments_per_transaction_max")]
     pub n_payments_per_transaction_max: usize,
@@ -347,6 +355,8 @@ impl Settings {
             return invalid("keys.pepper", problem);
         }
         within("replica.lease_ms", self.replica.lease_ms, 1_000, 60_000)?;
+        within("sanctions.age_max_hours", self.sanctions.age_max_hours, 1, 8_760)?;
+        within("sanctions.poll_seconds", self.sanctions.poll_seconds, 1, 3_600)?;
         if let Some(url) = &self.redis.url {
             let url = url.expose_secret();
             if !url.starts_with("redis://") && !url.starts_with("rediss://") {

@@ -98,12 +98,25 @@ pub(super) fn addresses<'de, D: Deserializer<'de>>(
         Listed::Text(text) => text.split(',').map(str::to_owned).collect(),
         Listed::List(list) => list,
     };
-    let parsed = listed.iter().map(|text| {
-        let problem = || format!("{text:?} is not an address, 0x and 40 hex digits");
-        let digits = text.trim().strip_prefix("0x").ok_or_else(problem)?;
-        digits.parse().map_err(|_| problem())
-    });
+    let parsed = listed.iter().map(|text| parse_address(text));
     parsed.collect::<Result<_, _>>().map(Some).map_err(serde::de::Error::custom)
+}
+
+/// One address. An empty text is none, so that a variable can take back what a file says.
+pub(super) fn address<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Address>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    parse_address(&text).map(Some).map_err(serde::de::Error::custom)
+}
+
+fn parse_address(text: &str) -> Result<Address, String> {
+    let problem = || format!("{text:?} is not an address, 0x and 40 hex digits");
+    let digits = text.trim().strip_prefix("0x").ok_or_else(problem)?;
+    digits.parse().map_err(|_| problem())
 }
 
 #[cfg(test)]
@@ -227,6 +240,10 @@ mod tests {
             (&[("QUITTANCE__CHAINS__BASE__N_IN_FLIGHT_MAX", "0")], "chains.base.n_in_flight_max"),
             (&[("QUITTANCE__CHAINS__BASE__HEAD_AGE_MAX_SECONDS", "4")], "head_age_max_seconds"),
             (&[("QUITTANCE__DATABASE__URL_FILE", "/nowhere/at/all")], "URL_FILE"),
+            (&[("QUITTANCE__SANCTIONS__FILE_AGE", "1")], "file_age"),
+            (&[("QUITTANCE__SANCTIONS__AGE_MAX_HOURS", "0")], "sanctions.age_max_hours"),
+            (&[("QUITTANCE__SANCTIONS__POLL_SECONDS", "0")], "sanctions.poll_seconds"),
+            (&[("QUITTANCE__CHAINS__BASE__SANCTIONS_ORACLE", "0x12")], "sanctions_oracle"),
         ] {
             let error = load(Some(&path), variables(pairs)).unwrap_err().to_string();
             assert!(error.contains(named), "{pairs:?} gave: {error}");

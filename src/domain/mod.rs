@@ -13,6 +13,7 @@
 )]
 
 mod amount;
+mod calendar;
 mod chain_id;
 mod evidence;
 mod identity;
@@ -23,6 +24,7 @@ mod settlement;
 mod time;
 
 pub use amount::{Amount, AmountError};
+pub use calendar::NotATime;
 pub use chain_id::{ChainId, ChainIdError};
 pub use evidence::Evidence;
 pub use identity::{ApiKeyId, IdempotencyKey, InvalidIdempotencyKey, KeyMode, MerchantId};

@@ -26,7 +26,7 @@ use crate::{
     verify::{ChainSnapshot, PaymentKey},
 };
 
-use super::{Promises, verify::Books};
+use super::{Oracle, Promises, verify::Books};
 
 /// How many calls may be under way for one chain: with full lists, 26,000 verifications a second at an
 /// endpoint that takes 30 ms.
@@ -84,6 +84,7 @@ impl Drop for Round {
 pub struct Coalescer {
     chain: Chain,
     promises: Arc<Promises>,
+    oracle: Option<Arc<Oracle>>,
     desk: Arc<Desk>,
 }
 
@@ -127,8 +128,8 @@ impl Line {
 
 impl Coalescer {
     /// A line in front of `chain`. Somebody has to [`Coalescer::run`] it.
-    pub fn new(chain: Chain, promises: Arc<Promises>) -> Self {
-        Self { chain, promises, desk: Arc::default() }
+    pub fn new(chain: Chain, promises: Arc<Promises>, oracle: Option<Arc<Oracle>>) -> Self {
+        Self { chain, promises, oracle, desk: Arc::default() }
     }
 
     /// What the newest block and the books say of a payment.
@@ -229,11 +230,9 @@ impl Coalescer {
 
     /// The chain first, so that the books are not older than the block.
     async fn see(&self, questions: &[Question]) -> Result<Vec<Seen>, Trouble> {
-        let snapshots = self
-            .chain
-            .look(questions, BlockId::latest())
-            .await
-            .map_err(|error| Trouble::Chain(Arc::new(error)))?;
+        let (snapshots, ()) =
+            tokio::join!(self.chain.look(questions, BlockId::latest()), self.ask_oracle(questions));
+        let snapshots = snapshots.map_err(|error| Trouble::Chain(Arc::new(error)))?;
         let oldest = snapshots.iter().min_by_key(|snapshot| snapshot.block_number);
         let Some(oldest) = oldest else { return Ok(Vec::new()) };
         let (number, time) = (oldest.block_number, oldest.block_time);
@@ -252,6 +251,17 @@ impl Coalescer {
             Seen { snapshot, books }
         });
         Ok(seen.collect())
+    }
+
+    /// The oracle is asked about all of them at once, so that nobody has to ask about one.
+    async fn ask_oracle(&self, questions: &[Question]) {
+        let Some(oracle) = &self.oracle else { return };
+        let mut named = Vec::with_capacity(3 * questions.len());
+        for question in questions {
+            let authorization = question.authorization();
+            named.extend([authorization.payer, authorization.payee, question.asset()]);
+        }
+        oracle.prepare(named).await;
     }
 
     fn keep_pace(&self, took: Duration) {

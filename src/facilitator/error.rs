@@ -26,6 +26,9 @@ pub enum FacilitatorError {
     /// The payer's money depends on what the newest blocks did, and the books have not read them.
     #[error("the books have not read the newest blocks, and the payer's balance depends on them")]
     BooksBehind,
+    /// The list of those who are sanctioned is older than the operator allows.
+    #[error("the sanctions list is older than it may be")]
+    SanctionsStale,
     /// The payment is promised, and no transaction could be signed for it in time. It may still be
     /// paid; the same request again will tell.
     #[error("the payment is queued and has no transaction yet")]

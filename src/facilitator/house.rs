@@ -33,6 +33,9 @@ impl Facilitator {
         &self,
         guest: Guest<'_>,
     ) -> Result<Result<(), Refusal>, FacilitatorError> {
+        if let Err(refusal) = self.would_deny(guest).await? {
+            return Ok(Err(refusal));
+        }
         if let Err(refusal) = self.would_spend(guest.verified).await? {
             return Ok(Err(refusal));
         }
@@ -53,6 +56,9 @@ impl Facilitator {
             Standing::Good => (),
             Standing::Stopped => return Err(FacilitatorError::MerchantStopped),
             Standing::KeyGone => return Err(FacilitatorError::KeyGone),
+        }
+        if let Err(refusal) = self.deny(conn, guest).await? {
+            return Ok(Look::Refused(refusal));
         }
         // The payer is held, so what is found to be left of its policy's budgets is left.
         let policy = match spending::spend(conn, guest.verified).await? {

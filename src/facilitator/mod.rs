@@ -5,8 +5,11 @@
 
 mod caps;
 mod coalesce;
+mod denied;
 mod error;
 mod house;
+mod listing;
+mod oracle;
 mod promised;
 mod settle;
 mod spending;
@@ -15,6 +18,7 @@ mod verify;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use alloy::primitives::Address;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 
@@ -34,7 +38,10 @@ use settle::Turns;
 use verdicts::Verdicts;
 
 pub use coalesce::Coalescer;
+pub use denied::Deniers;
 pub use error::FacilitatorError;
+pub use listing::{Listing, N_CHANGED_MAX};
+pub use oracle::Oracle;
 pub use promised::{Announced, Promises};
 pub use settle::SettleOutcome;
 pub use spending::{PolicyRejection, report_policy};
@@ -48,22 +55,33 @@ pub struct ServedChain {
     pub mode: KeyMode,
     /// Whose wallets are deployed for payers.
     pub factories: Factories,
+    /// Its sanctions oracle, if there is one.
+    oracle: Option<Arc<Oracle>>,
     /// The line of verifications.
     verifications: Arc<Coalescer>,
     verdicts: Arc<Verdicts>,
 }
 
 impl ServedChain {
-    /// What is served on the chain of `engine`. Somebody has to run its [`Self::verifications`].
+    /// What is served on the chain of `engine`. Somebody has to run its [`Self::verifications`] and its
+    /// [`Self::oracle`].
     pub fn new(
         engine: Arc<Engine>,
         mode: KeyMode,
         factories: Factories,
         promises: &Arc<Promises>,
+        sanctions_oracle: Option<Address>,
     ) -> Self {
-        let verifications = Coalescer::new(engine.chain().clone(), Arc::clone(promises));
+        let chain = engine.chain().clone();
+        let oracle = sanctions_oracle.map(|address| Arc::new(Oracle::new(chain.clone(), address)));
+        let verifications = Coalescer::new(chain, Arc::clone(promises), oracle.clone());
         let verifications = Arc::new(verifications);
-        Self { engine, mode, factories, verifications, verdicts: Arc::default() }
+        Self { engine, mode, factories, oracle, verifications, verdicts: Arc::default() }
+    }
+
+    /// The line in front of its sanctions oracle, if it has one.
+    pub fn oracle(&self) -> Option<Arc<Oracle>> {
+        self.oracle.clone()
     }
 
     /// The line of verifications.
@@ -79,6 +97,7 @@ pub struct Facilitator {
     chains: BTreeMap<ChainId, ServedChain>,
     outcomes: Outcomes,
     promises: Arc<Promises>,
+    deniers: Deniers,
     settle_wait: Duration,
     turns: Turns,
     forecast: Forecast,
@@ -94,13 +113,24 @@ impl Facilitator {
         chains: BTreeMap<ChainId, ServedChain>,
         outcomes: Outcomes,
         promises: Arc<Promises>,
+        deniers: Deniers,
         settle_wait: Duration,
     ) -> Self {
         let forecast = Forecast::new(pool.clone());
         let policies = KnownAccounts::new(pool.clone());
         let judging = Semaphore::new(spending::N_JUDGED_MAX);
-        let turns = Turns::default();
-        Self { pool, chains, outcomes, promises, settle_wait, turns, forecast, policies, judging }
+        Self {
+            pool,
+            chains,
+            outcomes,
+            promises,
+            deniers,
+            settle_wait,
+            turns: Turns::default(),
+            forecast,
+            policies,
+            judging,
+        }
     }
 
     /// What this facilitator does: every configured chain in both versions, whatever their health.
@@ -120,6 +150,7 @@ impl Facilitator {
             Some(format!("{chain_id}: {trouble}"))
         };
         let mut troubles: Vec<String> = self.chains.iter().filter_map(of_chain).collect();
+        troubles.extend(self.deniers.sanctions.as_ref().and_then(|sanctions| sanctions.trouble()));
         if let Err(error) = db::ping(&self.pool).await {
             tracing::warn!(error = causes(&error), "the database does not answer");
             troubles.push("the database does not answer".to_owned());

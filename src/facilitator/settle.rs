@@ -252,6 +252,9 @@ impl Facilitator {
             {
                 return Ok(Err(refusal));
             }
+            if let Err(refusal) = self.deny_by_oracle(guest).await? {
+                return Ok(Err(refusal));
+            }
             let _turn = self.turns.of(verified.terms().authorization().payer).await;
             let mut db = self.pool.begin().await.during("claim a settlement")?;
             house::open(&mut db).await?;

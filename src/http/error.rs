@@ -104,6 +104,7 @@ impl ApiError {
                 | FacilitatorError::Db(_)
                 | FacilitatorError::Busy
                 | FacilitatorError::BooksBehind
+                | FacilitatorError::SanctionsStale
                 | FacilitatorError::NotSentYet,
             ) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -132,6 +133,7 @@ impl ApiError {
                 | FacilitatorError::Db(_)
                 | FacilitatorError::Busy
                 | FacilitatorError::BooksBehind
+                | FacilitatorError::SanctionsStale
                 | FacilitatorError::NotSentYet,
             ) => match shape {
                 Shape::Verify => Code::UnexpectedVerifyError,

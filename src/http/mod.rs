@@ -28,8 +28,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     audit::Records,
     domain::UnixTime,
-    facilitator::Facilitator,
     limits::Rates,
+    facilitator::{Facilitator, Listing},
     merchants::{ApiKeys, Gate, Merchants},
 };
 
@@ -62,6 +62,8 @@ pub struct State {
     pub rates: Arc<Rates>,
     /// How many proxies of the operator's stand in front.
     pub n_trusted_proxies: usize,
+    /// The lists of those who are allowed and denied.
+    pub listing: Listing,
     /// The wall clock; `app` owns it.
     pub clock: fn() -> UnixTime,
     /// Metrics of the process.

@@ -95,5 +95,15 @@ fn describe() {
     metrics::describe_counter!("quittance_rpc_calls_total", "Calls to chain endpoints.");
     metrics::describe_counter!("quittance_rpc_errors_total", "Calls that failed.");
     metrics::describe_gauge!("quittance_rpc_endpoint_fit", "1 while an endpoint is used.");
+    metrics::describe_gauge!("quittance_sanctions_age_seconds", "Age of the sanctions list.");
+    metrics::describe_gauge!("quittance_sanctions_addresses", "Addresses on the sanctions list.");
+    metrics::describe_counter!(
+        "quittance_sanctions_reload_failures_total",
+        "Changes of the sanctions file that could not be used."
+    );
+    metrics::describe_counter!(
+        "quittance_list_refusals_dropped_total",
+        "Denials that were not recorded, because too many waited."
+    );
     metrics::describe_counter!("quittance_reorgs_total", "Reorganizations that were unwound.");
 }

@@ -28,7 +28,8 @@ use crate::{
     chain::Chain,
     config::{
         ChainSettings, DatabaseSettings, KeySettings, LimitSettings, ListenSettings, LogSettings,
-        RedisSettings, ReplicaSettings, ServerSettings, Settings, SettleSettings,
+        RedisSettings, ReplicaSettings, SanctionsSettings, ServerSettings, Settings,
+        SettleSettings,
     },
     db,
     domain::{ChainId, Depth, KeyMode},
@@ -205,6 +206,7 @@ fn settings(
         poll_interval_ms: ChainSettings::poll_interval_ms(),
         wallet_private_key: Some(SecretString::from(chain.wallet.private_key.clone())),
         wallet_mnemonic: None,
+        sanctions_oracle: None,
         wallet_factories: None,
         wallet_keystore_dir: None,
         wallet_keystore_password: None,
@@ -230,6 +232,7 @@ fn settings(
         redis: RedisSettings::default(),
         settle: SettleSettings::default(),
         replica: ReplicaSettings::default(),
+        sanctions: SanctionsSettings::default(),
         log: LogSettings::default(),
         chains: BTreeMap::from([("local".to_owned(), chain_settings)]),
     };
