@@ -60,12 +60,13 @@ impl Facilitator {
         let mut conn = self.pool.acquire().await.during("register a spending policy")?;
         let former = policies::in_force(&mut conn, subject).await?;
         drop(conn);
-        if let Err(rejection) = follows(document, former.as_ref()) {
-            return Ok(Err(rejection));
-        }
         let signer = former.as_ref().map_or(subject.account, |former| former.owner);
-        let judged = self.judge_signature(chain, signer, document.digest(), &signed.signature);
-        if let Err(rejection) = judged.await? {
+        let (digest, signature) = (document.digest(), &signed.signature);
+        if !self.has_signed(chain, signer, digest, signature).await? {
+            return Ok(Err(not_signed(subject.account, signature)));
+        }
+        // Told to those who may sign only, like everything about a policy.
+        if let Err(rejection) = follows(document, former.as_ref()) {
             return Ok(Err(rejection));
         }
         let mut db = self.pool.begin().await.during("register a spending policy")?;
@@ -119,23 +120,16 @@ impl Facilitator {
             );
             return Ok(Err(PolicyRejection::NotSigned(problem)));
         }
-        let Some(report) = self.policy_of(subject).await? else {
-            // Told to the account only: nobody else is to learn who has none.
-            let judged =
-                self.judge_signature(chain, subject.account, request.digest(), &signed.signature);
-            return Ok(judged.await?.and(Err(PolicyRejection::Unknown)));
-        };
-        let mut readers = vec![report.in_force.owner, subject.account];
+        let report = self.policy_of(subject).await?;
+        let owner = report.as_ref().map_or(subject.account, |report| report.in_force.owner);
+        let mut readers = vec![owner, subject.account];
         readers.dedup();
-        let mut rejection = None;
         for reader in readers {
-            let judged = self.judge_signature(chain, reader, request.digest(), &signed.signature);
-            match judged.await? {
-                Ok(()) => return Ok(Ok(report)),
-                Err(refused) => rejection = rejection.or(Some(refused)),
+            if self.has_signed(chain, reader, request.digest(), &signed.signature).await? {
+                return Ok(report.ok_or(PolicyRejection::Unknown));
             }
         }
-        Ok(Err(rejection.unwrap_or(PolicyRejection::Unknown)))
+        Ok(Err(not_signed(subject.account, &signed.signature)))
     }
 
     /// The policy in force and what is left, for whoever may see everything.
@@ -167,37 +161,35 @@ impl Facilitator {
     }
 
     /// Whether `signer` signed: with its key, or by the word of its code where it has code.
-    async fn judge_signature(
+    async fn has_signed(
         &self,
         chain: &Chain,
         signer: Address,
         digest: B256,
         signature: &Bytes,
-    ) -> Wish<()> {
+    ) -> Result<bool, FacilitatorError> {
         let _place = self.judging.try_acquire().map_err(|_| FacilitatorError::Busy)?;
-        let unwrapped = Unwrapped::of(signature);
-        let answer = chain.judge_signature(signer, digest, &unwrapped.signature).await?;
-        let is_its_key = || {
-            EcdsaSignature::parse(&unwrapped.signature)
-                .is_some_and(|ecdsa| !ecdsa.has_high_s() && ecdsa.signer(digest) == Some(signer))
-        };
-        let problem = match answer {
-            SignatureAnswer::Accepted => return Ok(Ok(())),
-            SignatureAnswer::NoCode if is_its_key() => return Ok(Ok(())),
-            SignatureAnswer::NoCode if unwrapped.deployment.is_some() => format!(
-                "{signer} is not deployed yet, and only what stands on the chain can sign; deploy it first"
-            ),
-            SignatureAnswer::NoCode => {
-                format!("the signature is not that of {signer}, who has to sign")
-            }
-            SignatureAnswer::Refused => {
-                format!(
-                    "the contract at {signer}, which has to sign, does not accept the signature (ERC-1271)"
-                )
-            }
-        };
-        Ok(Err(PolicyRejection::NotSigned(problem)))
+        let signature = Unwrapped::of(signature).signature;
+        Ok(match chain.judge_signature(signer, digest, &signature).await? {
+            SignatureAnswer::Accepted => true,
+            SignatureAnswer::Refused => false,
+            SignatureAnswer::NoCode => EcdsaSignature::parse(&signature)
+                .is_some_and(|ecdsa| !ecdsa.has_high_s() && ecdsa.signer(digest) == Some(signer)),
+        })
     }
+}
+
+/// Says the same whoever should have signed: that an account has a policy, and whose it is, is not for
+/// everybody.
+fn not_signed(account: Address, signature: &Bytes) -> PolicyRejection {
+    let hint = match Unwrapped::of(signature).deployment {
+        Some(_) => "; a wallet that is not deployed yet cannot sign, so deploy it first",
+        None => "",
+    };
+    PolicyRejection::NotSigned(format!(
+        "the signature is not by who may sign for {account}: the owner that its newest policy names, or \
+         itself if there is none{hint}"
+    ))
 }
 
 /// The newest document and what is used of its budgets.

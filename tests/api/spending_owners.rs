@@ -54,7 +54,7 @@ async fn the_accounts_own_key_cannot_raise_what_its_owner_limited() {
     let [account, owner, thief] = [0, 1, 2].map(|n| world.services.chain.payers[n].clone());
     let first = policy(&world, account.address, 1, owner.address, 1_000);
     for stranger in [&owner, &thief] {
-        assert_denied(&ask(&service, &first, stranger).await, 403, "forbidden", "has to sign");
+        assert_denied(&ask(&service, &first, stranger).await, 403, "forbidden", "who may sign for");
     }
     service.register(&first, &account).await;
     let raised = policy(&world, account.address, 2, account.address, 1_000_000);
@@ -63,7 +63,7 @@ async fn the_accounts_own_key_cannot_raise_what_its_owner_limited() {
     for document in [&raised, &release, &revocation] {
         for signer in [&account, &thief] {
             let answer = ask(&service, document, signer).await;
-            assert_denied(&answer, 403, "forbidden", &owner.address.to_string());
+            assert_denied(&answer, 403, "forbidden", "who may sign for");
         }
     }
     assert_eq!(world.count(STORED).await, 1);
@@ -72,7 +72,7 @@ async fn the_accounts_own_key_cannot_raise_what_its_owner_limited() {
     service.register(&policy(&world, account.address, 2, thief.address, 2_000), &owner).await;
     service.until_verdict(&world.payment(0, 1_001), None).await;
     let answer = ask(&service, &policy(&world, account.address, 3, owner.address, 1), &owner).await;
-    assert_denied(&answer, 403, "forbidden", &thief.address.to_string());
+    assert_denied(&answer, 403, "forbidden", "who may sign for");
     service.register(&policy(&world, account.address, 3, owner.address, 1), &thief).await;
     service.stop().await;
     world.stop().await;
@@ -132,14 +132,14 @@ async fn after_a_revocation_nothing_is_paid_and_after_a_release_anything() {
     assert_denied(&again, 409, "conflict", "revoked already");
     // The account's own key does not free it.
     let answer = ask(&service, &release(ending(3)), &account).await;
-    assert_denied(&answer, 403, "forbidden", &owner.address.to_string());
+    assert_denied(&answer, 403, "forbidden", "who may sign for");
     service.register(&release(ending(3)), &owner).await;
     service.until_verdict(&payment, None).await;
     assert_eq!(service.settle(&payment).await["success"], json!(true));
     assert_denied(&ask(&service, &release(ending(4)), &account).await, 409, "conflict", none);
     // Free again, the account names whom it likes.
     let next = policy(&world, account.address, 4, Address::ZERO, 7);
-    assert_denied(&ask(&service, &next, &owner).await, 403, "forbidden", "has to sign");
+    assert_denied(&ask(&service, &next, &owner).await, 403, "forbidden", "who may sign for");
     service.register(&next, &account).await;
     service.until_verdict(&world.payment(0, 8), EXCEEDED).await;
     service.stop().await;
@@ -152,7 +152,7 @@ async fn a_smart_wallet_signs_by_its_code_once_it_is_there() {
     let service = world.service().await;
     let [account, owner] = [0, 1].map(|n| world.services.chain.payers[n].clone());
     let document = policy(&world, WALLET, 1, Address::ZERO, 1_000);
-    assert_denied(&ask(&service, &document, &account).await, 403, "forbidden", "has to sign");
+    assert_denied(&ask(&service, &document, &account).await, 403, "forbidden", "who may sign for");
     let wrapped = in_wrapper(
         Address::repeat_byte(0xfa),
         &create_account(account.address, 0),
@@ -161,7 +161,7 @@ async fn a_smart_wallet_signs_by_its_code_once_it_is_there() {
     let answer = service.post_openly(PATH, &with_signature(&document, &wrapped)).await;
     assert_denied(&answer, 403, "forbidden", "deploy it first");
     world.place_wallet(WALLET, 0).await;
-    assert_denied(&ask(&service, &document, &owner).await, 403, "forbidden", "ERC-1271");
+    assert_denied(&ask(&service, &document, &owner).await, 403, "forbidden", "who may sign for");
     // Whoever wraps it all the same is understood.
     let answer = service.post_openly(PATH, &with_signature(&document, &wrapped)).await;
     assert_eq!(answer.status, 201, "{}", answer.body);
@@ -170,7 +170,7 @@ async fn a_smart_wallet_signs_by_its_code_once_it_is_there() {
     service.register(&policy(&world, account.address, 1, WALLET, 10), &account).await;
     world.place(WALLET, "SmartWallet", world.owner_word(1)).await;
     let raised = policy(&world, account.address, 2, WALLET, 20);
-    assert_denied(&ask(&service, &raised, &account).await, 403, "forbidden", "ERC-1271");
+    assert_denied(&ask(&service, &raised, &account).await, 403, "forbidden", "who may sign for");
     service.register(&raised, &owner).await;
     service.until_verdict(&world.payment(0, 20), None).await;
     // A delegated account is asked too, and its key alone is not enough (EIP-7702).
@@ -180,7 +180,7 @@ async fn a_smart_wallet_signs_by_its_code_once_it_is_there() {
     world.delegate(third.address, Some(delegate)).await;
     world.set_word(third.address, world.owner_word(1)).await;
     let document = policy(&world, third.address, 1, Address::ZERO, 10);
-    assert_denied(&ask(&service, &document, third).await, 403, "forbidden", "ERC-1271");
+    assert_denied(&ask(&service, &document, third).await, 403, "forbidden", "who may sign for");
     service.register(&document, &owner).await;
     service.stop().await;
     world.stop().await;
@@ -194,7 +194,7 @@ async fn what_is_left_is_told_to_the_owner_the_account_and_the_operator() {
     let (money, time) = (world.money_of(account.address), now().seconds());
     let read = async |at, signer: &Account| service.read_policy(money, at, signer).await;
     assert_denied(&read(time, &account).await, 404, "not_found", "ever registered");
-    assert_denied(&read(time, &stranger).await, 403, "forbidden", "has to sign");
+    assert_denied(&read(time, &stranger).await, 403, "forbidden", "who may sign for");
     let mut limited = world.policy_of(account.address, 1);
     limited.owner = owner.address;
     limited.limits.per_day = units(1_000);
@@ -219,7 +219,7 @@ async fn what_is_left_is_told_to_the_owner_the_account_and_the_operator() {
         })
     );
     assert_eq!(read(time, &account).await.json(), report);
-    assert_denied(&read(time, &stranger).await, 403, "forbidden", "has to sign");
+    assert_denied(&read(time, &stranger).await, 403, "forbidden", "who may sign for");
     for (at, status) in [(time - 290, 200), (time - 310, 403), (time + 290, 200), (time + 400, 403)]
     {
         assert_eq!(read(at, &owner).await.status.as_u16(), status, "issued at {at}");
@@ -263,6 +263,7 @@ async fn every_registration_is_recorded_without_its_signature() {
     for (document, signer) in &documents {
         service.register(document, signer).await;
     }
+    // Released, the account signs again.
     let refused = policy(&world, account.address, 1, owner.address, 5);
     assert_denied(&ask(&service, &refused, &account).await, 409, "conflict", "nonce");
     let rows: Vec<(String, String, String, String, Option<String>, String)> = sqlx::query_as(
@@ -346,7 +347,7 @@ async fn what_cannot_be_read_is_named_and_trouble_is_no_verdict() {
     assert_denied(&answer, 400, "invalid_request", "not JSON");
     // Another word than the one that was signed.
     let altered = edited("/policy/perPayment", json!("6"));
-    assert_denied(&service.post_openly(PATH, &altered).await, 403, "forbidden", "has to sign");
+    assert_denied(&service.post_openly(PATH, &altered).await, 403, "forbidden", "who may sign for");
 
     proxy.set("eth_getCode", Fault::DropBefore);
     proxy.set("eth_call", Fault::DropBefore);

@@ -270,3 +270,6 @@ fn refuse_payee<T>(payee: Address) -> Result<T, Refusal> {
 fn refuse<T>(reason: InvalidReason, message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::new(reason, message))
 }
+
+#[cfg(test)]
+mod tests;
