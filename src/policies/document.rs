@@ -118,6 +118,7 @@ pub struct Ending {
 }
 
 /// Something that an owner signs.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and most are policies")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Document {
     /// From now on, these limits.
@@ -221,22 +222,15 @@ impl Document {
     /// Its fields, as they are signed.
     pub fn to_json(&self) -> Value {
         let (subject, nonce) = (self.subject(), self.nonce().to_string());
-        let (account, asset) = (subject.account.to_string(), subject.asset.to_string());
-        let Self::Policy(policy) = self else {
-            return json!({ "account": account, "asset": asset, "nonce": nonce });
-        };
+        let ending = json!({
+            "account": subject.account.to_string(),
+            "asset": subject.asset.to_string(),
+            "nonce": nonce,
+        });
+        let Self::Policy(policy) = self else { return ending };
         let sessions: Value = policy.sessions.iter().map(Session::to_json).collect();
-        let mut told = policy.limits.to_json();
-        for (key, value) in [
-            ("account", json!(account)),
-            ("asset", json!(asset)),
-            ("nonce", json!(nonce)),
-            ("owner", json!(policy.owner.to_string())),
-            ("sessions", sessions),
-        ] {
-            told[key] = value;
-        }
-        told
+        let rest = json!({ "owner": policy.owner.to_string(), "sessions": sessions });
+        joined([ending, policy.limits.to_json(), rest])
     }
 }
 
@@ -274,9 +268,7 @@ impl Session {
     }
 
     fn to_json(&self) -> Value {
-        let mut told = self.limits.to_json();
-        told["key"] = json!(self.key.to_string());
-        told
+        joined([json!({ "key": self.key.to_string() }), self.limits.to_json()])
     }
 }
 
@@ -300,6 +292,15 @@ impl ReadRequest {
         signed::ReadSpendingPolicy { account, asset, issuedAt: self.issued_at }
             .eip712_signing_hash(&domain(chain_id))
     }
+}
+
+/// One object with the members of all.
+fn joined<const N: usize>(objects: [Value; N]) -> Value {
+    let members = objects.into_iter().filter_map(|object| match object {
+        Value::Object(members) => Some(members),
+        _ => None,
+    });
+    Value::Object(members.flatten().collect())
 }
 
 /// Every document is of one chain. It names no facilitator: what is signed counts at each that is given it.

@@ -53,13 +53,12 @@ impl PolicyReport {
             })
         };
         let mut pairs = self.purses.chunks_exact(2).map(|pair| match pair {
-            [day, total] => json!({ "day": budget(day), "total": budget(total) }),
-            _ => Value::Null,
+            [day, total] => (budget(day), budget(total)),
+            _ => (Value::Null, Value::Null),
         });
-        let mut told = pairs.next().unwrap_or(Value::Null);
-        if told.is_object() {
-            told["sessions"] = pairs.collect();
-        }
-        told
+        let (day, total) = pairs.next().unwrap_or_default();
+        let sessions: Value =
+            pairs.map(|(day, total)| json!({ "day": day, "total": total })).collect();
+        json!({ "day": day, "total": total, "sessions": sessions })
     }
 }
