@@ -2,9 +2,11 @@
 
 mod actor;
 mod audit;
+mod cap;
 mod dev;
 mod doctor;
 mod duration;
+mod floor;
 mod key;
 mod list;
 mod merchant;
@@ -72,6 +74,12 @@ enum Command {
     /// Sanctions files.
     #[command(subcommand)]
     Sanctions(sanctions::SanctionsCommand),
+    /// Caps: how much is taken of merchants, keys and payers.
+    #[command(subcommand)]
+    Cap(cap::CapCommand),
+    /// Floors: no payment that moves less than its gas.
+    #[command(subcommand)]
+    Floor(floor::FloorCommand),
 }
 
 /// Runs the command that `arguments` name.
@@ -114,6 +122,8 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Policy(command) => policy::run(command, &without_wallets()?).await?,
         Command::List(command) => list::run(command, &without_wallets()?).await?,
         Command::Sanctions(command) => sanctions::run(command)?,
+        Command::Cap(command) => cap::run(command, &without_wallets()?).await?,
+        Command::Floor(command) => floor::run(command, &without_wallets()?).await?,
     }
     Ok(ExitCode::SUCCESS)
 }

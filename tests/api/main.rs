@@ -8,6 +8,8 @@ mod support;
 mod assets;
 mod auth;
 mod callers;
+mod caps;
+mod caps_gas;
 mod cli;
 mod coalescing;
 mod endpoints;

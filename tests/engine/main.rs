@@ -7,6 +7,7 @@ mod support;
 
 mod anvil;
 mod books;
+mod caps_under_fire;
 mod clock_skew;
 mod crash_points;
 mod database;

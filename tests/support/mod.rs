@@ -5,6 +5,7 @@
 #![allow(unreachable_pub, reason = "a module of several binaries has no crate to be private in")]
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
+mod caps;
 mod dead_endpoint;
 mod draft;
 mod fleet;

@@ -324,6 +324,7 @@ impl World {
         for (what, sql) in violations {
             assert_eq!(self.count(sql).await, 0, "{what}");
         }
+        self.check_caps().await;
     }
 
     /// I3: every transaction that the proxies saw is stored in the books with its bytes, and was

@@ -1,7 +1,7 @@
 //! Floors: no payment is taken that moves less than its gas costs. Off until an asset has a price.
 
 use alloy::primitives::{Address, U256, U512};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use crate::{
@@ -23,6 +23,17 @@ pub struct Floor {
     pub asset: Address,
     /// How many base units of it a whole coin costs.
     pub base_units_per_coin: U256,
+}
+
+impl Floor {
+    /// The floor as the API and the command line tell it.
+    pub fn told(&self) -> Value {
+        json!({
+            "chainId": self.chain_id.to_string(),
+            "asset": self.asset.to_string(),
+            "baseUnitsPerCoin": self.base_units_per_coin.to_string(),
+        })
+    }
 }
 
 /// The least amount that is not less than its gas. Stops at the largest amount.

@@ -1,7 +1,7 @@
 //! The rows of caps.
 
 use alloy::primitives::{Address, U256};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -55,6 +55,17 @@ pub struct Usage {
     pub used: U256,
     /// When it begins anew.
     pub begins_anew: String,
+}
+
+impl Usage {
+    /// The usage as the API and the command line tell it.
+    pub fn told(&self) -> Value {
+        json!({
+            "of": self.subject,
+            "used": self.used.to_string(),
+            "beginsAnewAt": self.begins_anew,
+        })
+    }
 }
 
 /// Sets a cap, or changes the limit of the one that is about the same.
