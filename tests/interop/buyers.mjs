@@ -8,11 +8,17 @@ import { privateKeyToAccount } from "viem/accounts";
 import { createSigner, decodeXPaymentResponse, wrapFetchWithPayment as wrapFetchV1 } from "x402-fetch";
 
 export const buyerV2 = {
-  async buy({ account, network, url }) {
+  async buy(purchase) {
+    const { response, header } = await buyerV2.pay(purchase);
+    return { ...(await buyerV2.read(response)), header };
+  },
+
+  /** The answer as it came, and the payment header that was sent for it. */
+  async pay({ account, network, url }) {
     const { recordingFetch, sent } = recorder("payment-signature");
     const client = new x402Client().register(network.v2, new ExactEvmScheme(privateKeyToAccount(account.privateKey)));
     const response = await wrapFetchV2(recordingFetch, client)(url);
-    return { ...(await buyerV2.read(response)), header: sent.at(-1) };
+    return { response, header: sent.at(-1) };
   },
 
   async present({ url, header }) {

@@ -64,6 +64,9 @@ export async function startQuittance({ chainId }) {
   return {
     url: settings.QUITTANCE_URL,
     apiKey: settings.QUITTANCE_API_KEY,
+    databaseUrl: settings.DATABASE_URL,
+    binary: BINARY,
+    envFile: join(stateDir, "dev.env"),
     rpcUrl: settings.RPC_URL,
     chainId: Number(settings.CHAIN_ID),
     usdc: settings.USDC_ADDRESS,

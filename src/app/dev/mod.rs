@@ -132,6 +132,7 @@ impl DevServices {
         operations: SocketAddr,
         keys: &DevKeys,
     ) -> anyhow::Result<&Path> {
+        let buyer = self.chain.payers.first().context("the chain has no payers")?;
         let lines = [
             ("QUITTANCE_URL", format!("http://{service}")),
             ("QUITTANCE_OPERATIONS_URL", format!("http://{operations}")),
@@ -142,6 +143,9 @@ impl DevServices {
             ("DATABASE_URL", self.postgres.url("quittance")),
             ("CHAIN_ID", self.chain.chain_id.eip155().to_string()),
             ("USDC_ADDRESS", self.chain.usdc.to_string()),
+            // What the examples of docs/merchants.md need to sell and to buy.
+            ("PAY_TO", self.chain.payee.address.to_string()),
+            ("BUYER_PRIVATE_KEY", buyer.private_key.clone()),
         ];
         let text: String = lines.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         // Written aside and moved, so that whoever waits for the file never reads half of it.
