@@ -220,6 +220,7 @@ async function whatIsShown({ path, status, code }, { seller, stranger }, standIn
   const response = await buyFrom(asked.url, account, code);
 
   assert.equal(response.status, 402, "every seller answers 402");
+  assert.equal(response.headers.get("Retry-After"), null, "no seller passes Retry-After on");
   const places = {
     terms: decoded(response, "PAYMENT-REQUIRED")?.error ?? "",
     receipt: decoded(response, "PAYMENT-RESPONSE")?.errorReason ?? "",
