@@ -113,7 +113,11 @@ fn every_example_of_a_request_is_a_signed_payment() {
 async fn the_running_service_keeps_the_contract() {
     let contract = Contract::read();
     let world = World::stepped().await;
-    let service = world.service_with(&[("QUITTANCE__SETTLE__WAIT_MS", "300")]).await;
+    let settings = [
+        ("QUITTANCE__SETTLE__WAIT_MS", "300"),
+        ("QUITTANCE__LIMITS__FAILED_ATTEMPTS_BURST", "1000"),
+    ];
+    let service = world.service_with(&settings).await;
     // Bodies that never arrive take five seconds; the rest is done meanwhile.
     let slow = tokio::spawn(stalled_bodies(service.url.clone(), service.api_key.clone()));
 
@@ -123,6 +127,7 @@ async fn the_running_service_keeps_the_contract() {
     ask_wrongly(&contract, &world, &service).await;
     pay(&contract, &world, &service).await;
     pay_with_a_key(&contract, &world, &service).await;
+    keep_merchants_and_keys(&contract, &world, &service).await;
     ask_while_the_chain_is_away(&contract, &world).await;
     for (path, answer) in slow.await.unwrap() {
         contract.check_answer("post", path, &answer, StatusCode::REQUEST_TIMEOUT);
@@ -283,6 +288,71 @@ async fn pay_with_a_key(contract: &Contract, world: &World, service: &Service) {
     }
     let answer = service.settle_with_key(&world.payment(2, 10_000), "order-1").await;
     contract.check_answer("post", "/settle", &answer, StatusCode::CONFLICT);
+}
+
+/// From the creation of a merchant to its end, and what is answered where it cannot be done.
+async fn keep_merchants_and_keys(contract: &Contract, world: &World, service: &Service) {
+    let operator = world.keys.operator.reveal();
+    let ask = async |key: &str, (method, path): (&str, &str), id: &str, body: Value| {
+        let path = path.replace("{merchantId}", id).replace("{keyId}", id);
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let key = [("X-API-Key", key.to_owned())];
+        service.send(method.to_uppercase().parse().unwrap(), &path, &key, body).await
+    };
+    let check =
+        async |key: &str, (method, path): (&str, &str), id: &str, body: Value, status: u16| {
+            let answer = ask(key, (method, path), id, body).await;
+            contract.check_answer(method, path, &answer, StatusCode::from_u16(status).unwrap());
+            answer.json()
+        };
+    const MERCHANT: &str = "/v1/merchants/{merchantId}";
+    const KEY: &str = "/v1/keys/{keyId}";
+    const ROTATE: &str = "/v1/keys/{keyId}/rotate";
+    let (why, none) = (json!({ "reason": "a reason" }), Value::Null);
+    let name = json!({ "name": "shop" });
+    let shop = check(operator, ("post", "/v1/merchants"), "", name.clone(), 201).await;
+    let id = shop["merchantId"].as_str().unwrap();
+    check(operator, ("post", "/v1/merchants"), "", name, 409).await;
+    check(operator, ("get", "/v1/merchants"), "", none.clone(), 200).await;
+    check(operator, ("get", MERCHANT), id, none.clone(), 200).await;
+    check(operator, ("patch", MERCHANT), id, json!({ "assets": "any" }), 200).await;
+    let new = json!({ "merchantId": id, "mode": "test", "scopes": ["read", "manage"] });
+    let made = check(operator, ("post", "/v1/keys"), "", new, 201).await;
+    let (key, key_id) = (made["key"].as_str().unwrap(), made["keyId"].as_str().unwrap());
+    for key in [key, operator] {
+        check(key, ("get", "/v1/keys"), "", none.clone(), 200).await;
+        check(key, ("get", "/v1/me"), "", none.clone(), 200).await;
+    }
+    let rotated = check(key, ("post", ROTATE), key_id, json!({}), 201).await;
+    check(key, ("post", ROTATE), key_id, json!({}), 409).await;
+    check(key, ("delete", KEY), rotated["keyId"].as_str().unwrap(), none.clone(), 200).await;
+    check(operator, ("get", "/v1/audit"), "", none.clone(), 200).await;
+    for verb in ["suspend", "resume", "close"] {
+        let path = format!("{MERCHANT}/{verb}");
+        check(operator, ("post", &path), id, why.clone(), 200).await;
+        check(operator, ("post", &path), key_id, why.clone(), 404).await;
+        check(operator, ("post", &path), id, json!({}), 400).await;
+    }
+    check(operator, ("post", &format!("{MERCHANT}/resume")), id, why, 409).await;
+
+    // What is wrong in the same way everywhere.
+    let too_long = Value::String(" ".repeat(quittance::http::MAX_BODY_BYTES));
+    for (path, methods) in contract.operations() {
+        let is_ours = ["/v1/me", "/v1/keys", "/v1/merchants", "/v1/audit"]
+            .iter()
+            .any(|ours| path.starts_with(ours));
+        for method in methods.into_iter().filter(|_| is_ours) {
+            let asked = (method, &*path);
+            check("qk_test_0", asked, id, none.clone(), 401).await;
+            if path != "/v1/me" {
+                check(&service.api_key, asked, id, none.clone(), 403).await;
+            }
+            if ["post", "patch"].contains(&method) {
+                check(operator, asked, id, json!({ "unknown": 1 }), 400).await;
+                check(operator, asked, id, too_long.clone(), 413).await;
+            }
+        }
+    }
 }
 
 async fn ask_while_the_chain_is_away(contract: &Contract, world: &World) {
@@ -483,7 +553,9 @@ impl Contract {
     fn check(&self, pointer: &str, value: &Value, keys: Keys) {
         // The document around the reference, so that references of the schema lead somewhere.
         let mut schema = self.document.clone();
-        schema["$ref"] = json!(format!("#{pointer}"));
+        // Braces of paths are none of the characters that a reference may hold (RFC 3986).
+        let reference = pointer.replace('{', "%7B").replace('}', "%7D");
+        schema["$ref"] = json!(format!("#{reference}"));
         if keys == Keys::DocumentedOnly {
             schema["unevaluatedProperties"] = json!(false);
         }

@@ -1,12 +1,16 @@
 //! Who may ask, and that keys stay secret.
 
 use alloy::hex;
+use quittance::{domain::KeyMode, merchants::ApiKey};
 use reqwest::Method;
+use secrecy::ExposeSecret as _;
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use sqlx::{AssertSqlSafe, Row as _};
 
 use crate::{
     callers::{assert_shape, key, merchant_key, reason},
+    desk::{new_key, text, told},
     payments::{AMOUNT, signature},
     support::{Answer, Service, World},
 };
@@ -170,10 +174,17 @@ async fn no_secret_is_logged_measured_or_stored() {
     let world = World::automine().await;
     let service = world.service_with(&[("QUITTANCE__LOG__FILTER", "trace")]).await;
     let good = world.keys.merchant.reveal();
-    let wrong = "qk_test_0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    let wrong = ApiKey::generate(KeyMode::Test).reveal().to_owned();
+    let operator = world.keys.operator.reveal();
+    // Every way in which a key is made.
+    let (by_command, id) = new_key(&world, "dev merchant", &["--scopes", "read,manage"]).await;
+    let create = ("POST", "/v1/keys", json!({}));
+    let by_merchant = told(&service, &by_command, create, 201).await;
+    let rotate = format!("/v1/keys/{id}/rotate");
+    let rotated = told(&service, operator, ("POST", &rotate, json!({})), 201).await;
     let payment = world.payment(0, AMOUNT);
     let signed = signature(&payment);
-    for key in [wrong, world.keys.operator.reveal(), good] {
+    for key in [&*wrong, operator, good] {
         for path in ["/verify", "/settle"] {
             let headers = [("Authorization", format!("Bearer {key}"))];
             ask(&service, path, &headers, payment.to_string()).await;
@@ -187,14 +198,35 @@ async fn no_secret_is_logged_measured_or_stored() {
     assert!(log.contains("claimed a payment"), "{log}");
 
     let wallet_key = world.services.chain.wallet.private_key.trim_start_matches("0x");
-    let secrets = [good, wrong, world.keys.operator.reveal(), wallet_key];
-    for secret in secrets {
+    let mut answers = Vec::new();
+    for path in ["/v1/me", "/v1/keys", "/v1/audit", "/v1/merchants"] {
+        for key in [&*by_command, operator, good] {
+            let headers = [("X-API-Key", key.to_owned())];
+            answers.push(service.send(Method::GET, path, &headers, String::new()).await.body);
+        }
+    }
+    let database = whole_database(&world).await;
+    let (log, answers) = (service.log(), answers.join("\n"));
+    assert!(
+        answers.contains("key.rotate") && database.iter().any(|row| row.contains("key.rotate"))
+    );
+    let pepper = world.services.settings.keys.pepper().unwrap().expose_secret();
+    let made = [text(&by_merchant, "key"), text(&rotated, "key"), &by_command];
+    let keys = [good, &wrong, operator].into_iter().chain(made);
+    // Its 32 bytes in hex, which a `bytea` would show too, and its hash by which no pepper is needed.
+    let of_key = |key: &str| [key[14..72].to_owned(), hex::encode(Sha256::digest(key))];
+    let secrets: Vec<String> = keys
+        .flat_map(|key| [of_key(key).to_vec(), vec![key[key.len() - 40..].to_owned()]].concat())
+        .chain([pepper.to_owned(), wallet_key.to_owned()])
+        .collect();
+    for secret in &secrets {
         // The beginning of a key, its label, may be shown.
-        let secret = &secret[secret.len() - 40..];
+        let secret = secret.as_str();
+        assert!(!answers.contains(secret), "a secret is in an answer");
         assert!(!metrics.contains(secret), "a secret is in the metrics");
         let line = log.lines().find(|line| line.contains(secret));
         assert_eq!(line, None, "a secret is in the log");
-        for row in whole_database(&world).await {
+        for row in &database {
             let as_bytes = hex::encode(secret);
             assert!(!row.contains(secret) && !row.contains(&as_bytes), "a secret is in: {row}");
         }

@@ -6,16 +6,21 @@
 mod support;
 
 mod assets;
+mod audit;
 mod auth;
 mod callers;
 mod caps;
 mod caps_gas;
 mod cli;
 mod coalescing;
+mod desk;
 mod endpoints;
 mod idempotency;
+mod key_life;
+mod keys;
 mod lists;
 mod malformed;
+mod merchants;
 mod oracle;
 mod payments;
 mod rates;
