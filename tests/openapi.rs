@@ -115,6 +115,7 @@ async fn the_running_service_keeps_the_contract() {
     let world = World::stepped().await;
     let settings = [
         ("QUITTANCE__SETTLE__WAIT_MS", "300"),
+        ("QUITTANCE__ONBOARDING__DOMAIN", "pay.example.com"),
         ("QUITTANCE__LIMITS__FAILED_ATTEMPTS_BURST", "1000"),
     ];
     let service = world.service_with(&settings).await;

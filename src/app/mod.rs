@@ -39,7 +39,7 @@ use crate::{
     facilitator::{Coalescer, Deniers, Facilitator, Listing, Oracle, Promises, ServedChain},
     http::{self, HEAD_TIMEOUT, State},
     limits::{ClassLimit, RateLimits, Rates},
-    merchants::{ApiKeys, Gate, GateOptions, Merchants, Pepper},
+    merchants::{ApiKeys, Gate, GateOptions, Merchants, Onboarding, PayeeBook, Pepper, SignIns},
     promises::Marks,
     telemetry::{self, LogFormat},
     verify::Factories,
@@ -156,6 +156,8 @@ impl Application {
             facilitator: Arc::new(facilitator),
             gate: Arc::new(gate(&pool, settings, &pepper)),
             merchants: Merchants::new(pool.clone()),
+            payees: PayeeBook::new(pool.clone()),
+            onboarding: onboarding(&pool, settings, &pepper)?,
             keys: ApiKeys::new(pool.clone(), pepper),
             records: Records::new(pool.clone()),
             rates: Arc::new(Rates::new(
@@ -306,6 +308,22 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)?.into_std()
+}
+
+/// The door for merchants who come by themselves, if the operator opens it.
+fn onboarding(
+    pool: &PgPool,
+    settings: &Settings,
+    pepper: &Pepper,
+) -> anyhow::Result<Option<Onboarding>> {
+    let Some(domain) = &settings.onboarding.domain else { return Ok(None) };
+    let sign_ins = SignIns::new(domain, pepper.clone()).map_err(|error| ConfigError::Invalid {
+        key: "onboarding.domain".to_owned(),
+        problem: format!("{domain:?} is no host with or without a port: {error}"),
+    })?;
+    let keys = ApiKeys::new(pool.clone(), pepper.clone());
+    let n_per_day = settings.onboarding.n_merchants_per_day_max;
+    Ok(Some(Onboarding::new(pool.clone(), keys, sign_ins, n_per_day)))
 }
 
 fn gate(pool: &PgPool, settings: &Settings, pepper: &Pepper) -> Gate {

@@ -10,6 +10,7 @@ mod floor;
 mod key;
 mod list;
 mod merchant;
+mod payee;
 mod policy;
 mod sanctions;
 mod serve;
@@ -65,6 +66,9 @@ enum Command {
     Key(key::KeyCommand),
     /// Show who changed merchants, keys, limits, lists and policies.
     Audit(audit::AuditArguments),
+    /// Payees: the addresses at which merchants are paid. Replicas that run notice changes within a second.
+    #[command(subcommand)]
+    Payee(payee::PayeeCommand),
     /// Spending policies, which the owners of paying wallets sign.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -119,6 +123,7 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Wallet(command) => wallet::run(command, &without_wallets()?).await?,
         Command::Audit(arguments) => audit::run(arguments, &without_wallets()?).await?,
         Command::Key(command) => key::run(command, &settings()?).await?,
+        Command::Payee(command) => payee::run(command, &without_wallets()?).await?,
         Command::Policy(command) => policy::run(command, &without_wallets()?).await?,
         Command::List(command) => list::run(command, &without_wallets()?).await?,
         Command::Sanctions(command) => sanctions::run(command)?,

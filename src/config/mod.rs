@@ -65,6 +65,9 @@ pub struct Settings {
     /// How much is taken at a time.
     #[serde(default)]
     pub limits: LimitSettings,
+    /// Merchants who come by themselves.
+    #[serde(default)]
+    pub onboarding: OnboardingSettings,
     /// Redis, which is not needed.
     #[serde(default)]
     pub redis: RedisSettings,
@@ -125,6 +128,23 @@ impl KeySettings {
                            QUITTANCE__KEYS__PEPPER_FILE names";
             ConfigError::Invalid { key: "keys.pepper".to_owned(), problem: problem.to_owned() }
         })
+    }
+}
+
+/// Merchants who come by themselves, with Sign-In with Ethereum (EIP-4361).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnboardingSettings {
+    /// The name under which merchants reach the service, as in a URL: a host, and a port where it is not the
+    /// usual one. It stands in what they sign. Without it, only operators make merchants.
+    pub domain: Option<String>,
+    /// How many may come in a day.
+    pub n_merchants_per_day_max: u64,
+}
+
+impl Default for OnboardingSettings {
+    fn default() -> Self {
+        Self { domain: None, n_merchants_per_day_max: 100 }
     }
 }
 
@@ -354,6 +374,8 @@ impl Settings {
             let problem = format!("is shorter than {PEPPER_CHARS_MIN} characters");
             return invalid("keys.pepper", problem);
         }
+        let newcomers = self.onboarding.n_merchants_per_day_max;
+        within("onboarding.n_merchants_per_day_max", newcomers, 1, 1_000_000)?;
         within("replica.lease_ms", self.replica.lease_ms, 1_000, 60_000)?;
         within("sanctions.age_max_hours", self.sanctions.age_max_hours, 1, 8_760)?;
         within("sanctions.poll_seconds", self.sanctions.poll_seconds, 1, 3_600)?;

@@ -12,6 +12,7 @@ mod listing;
 mod oracle;
 mod promised;
 mod settle;
+mod signature;
 mod spending;
 mod verdicts;
 mod verify;
@@ -44,6 +45,7 @@ pub use listing::{Listing, N_CHANGED_MAX};
 pub use oracle::Oracle;
 pub use promised::{Announced, Promises};
 pub use settle::SettleOutcome;
+pub use signature::Signed;
 pub use spending::{PolicyRejection, report_policy};
 
 /// A chain that is served.
@@ -167,15 +169,21 @@ impl Facilitator {
     }
 }
 
-/// Refuses assets that the merchant may not be paid in.
+/// Refuses assets that the merchant may not be paid in, and addresses where it may not be paid.
 fn check_allowed(caller: &Caller, requirements: &Requirements) -> Result<(), Refusal> {
-    let (chain_id, asset) = (requirements.chain_id, requirements.asset);
-    if caller.assets.allow(chain_id, asset) {
-        return Ok(());
+    let Requirements { chain_id, asset, payee, .. } = requirements;
+    let refused = |message| Err(Refusal::new(InvalidReason::PaymentRequirements, message));
+    if !caller.assets.allow(*chain_id, *asset) {
+        return refused(format!(
+            "{chain_id}/{asset} is not among the assets that this merchant may be paid in"
+        ));
     }
-    let message =
-        format!("{chain_id}/{asset} is not among the assets that this merchant may be paid in");
-    Err(Refusal::new(InvalidReason::PaymentRequirements, message))
+    if !caller.payees.allow(*chain_id, *payee) {
+        return refused(format!(
+            "{payee} is not among the addresses at which this merchant may be paid on {chain_id}"
+        ));
+    }
+    Ok(())
 }
 
 fn check_mode(caller: &Caller, chain: &ServedChain) -> Result<(), FacilitatorError> {

@@ -1,13 +1,13 @@
 //! Spending policies: their registration by owners, what they say of a payment, and what is left.
 
-use alloy::primitives::{Address, B256, Bytes};
+use alloy::primitives::{Address, Bytes};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
     audit::{self, Actor, Change},
-    chain::{Chain, SignatureAnswer},
+    chain::Chain,
     db::During,
     domain::{Amount, ChainId, Refusal, UnixTime},
     ledger,
@@ -16,7 +16,7 @@ use crate::{
         self, Document, InForce, Kind, NewDocument, PolicyReport, Purse, SignedDocument,
         SignedReadRequest, Span, Spending, Subject,
     },
-    verify::{EcdsaSignature, Unwrapped, Verified},
+    verify::{Unwrapped, Verified},
 };
 
 use super::{Facilitator, FacilitatorError};
@@ -158,24 +158,6 @@ impl Facilitator {
         served
             .map(|served| served.engine.chain())
             .map_err(|refusal| PolicyRejection::NotServed(refusal.message))
-    }
-
-    /// Whether `signer` signed: with its key, or by the word of its code where it has code.
-    async fn has_signed(
-        &self,
-        chain: &Chain,
-        signer: Address,
-        digest: B256,
-        signature: &Bytes,
-    ) -> Result<bool, FacilitatorError> {
-        let _place = self.judging.try_acquire().map_err(|_| FacilitatorError::Busy)?;
-        let signature = Unwrapped::of(signature).signature;
-        Ok(match chain.judge_signature(signer, digest, &signature).await? {
-            SignatureAnswer::Accepted => true,
-            SignatureAnswer::Refused => false,
-            SignatureAnswer::NoCode => EcdsaSignature::parse(&signature)
-                .is_some_and(|ecdsa| !ecdsa.has_high_s() && ecdsa.signer(digest) == Some(signer)),
-        })
     }
 }
 

@@ -28,9 +28,9 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use crate::{
     audit::Records,
     domain::UnixTime,
-    limits::Rates,
     facilitator::{Facilitator, Listing},
-    merchants::{ApiKeys, Gate, Merchants},
+    limits::Rates,
+    merchants::{ApiKeys, Gate, Merchants, Onboarding, PayeeBook},
 };
 
 use observe::Pattern;
@@ -54,6 +54,10 @@ pub struct State {
     pub gate: Arc<Gate>,
     /// Who is paid.
     pub merchants: Merchants,
+    /// Where they are paid.
+    pub payees: PayeeBook,
+    /// The door for those who come by themselves, if it is open.
+    pub onboarding: Option<Onboarding>,
     /// Their keys, and operators'.
     pub keys: ApiKeys,
     /// Who changed what.

@@ -157,7 +157,7 @@ impl Merchants {
 }
 
 /// Creates a merchant, in the caller's database transaction.
-async fn create(
+pub(super) async fn create(
     conn: &mut PgConnection,
     actor: &Actor,
     new: &NewMerchant,

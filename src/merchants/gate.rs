@@ -19,7 +19,7 @@ use crate::{
 };
 
 use super::{
-    Assets, KeyHash, MerchantStatus, Pepper, PresentedKey, Scopes,
+    Assets, KeyHash, MerchantStatus, Payees, Pepper, PresentedKey, Scopes,
     attempts::Attempts,
     store::{self, Known},
     uses::Uses,
@@ -51,6 +51,8 @@ pub struct Caller {
     pub assets: Assets,
     /// How often it may ask, where the operator gave it rates of its own.
     pub rates: OwnRates,
+    /// Where it may be paid.
+    pub payees: Payees,
 }
 
 /// An operator, known by one of its keys.

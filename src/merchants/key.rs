@@ -109,6 +109,20 @@ impl Pepper {
     }
 }
 
+impl Pepper {
+    /// A code over `parts` that only we can make. The first of them says what it is for, so that it can
+    /// never be the hash of a key, which begins with `qk_`. Each part is preceded by its length.
+    pub(super) fn code(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let mut keyed = self.0.clone();
+        for part in parts {
+            let length = u64::try_from(part.len()).unwrap_or(u64::MAX);
+            keyed.update(&length.to_be_bytes());
+            keyed.update(part);
+        }
+        keyed.finalize().into_bytes().into()
+    }
+}
+
 impl fmt::Debug for Pepper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Pepper")

@@ -117,15 +117,27 @@ impl ApiKeys {
         authority: Authority<'_>,
         new: &NewKey,
     ) -> Result<(ApiKey, KeyRecord), KeysError> {
+        let mut db = self.pool.begin().await.during("create an API key")?;
+        let made = self.create_in(&mut db, actor, authority, new).await?;
+        db.commit().await.during("create an API key")?;
+        Ok(made)
+    }
+
+    /// The same in the caller's database transaction.
+    pub(super) async fn create_in(
+        &self,
+        conn: &mut PgConnection,
+        actor: &Actor,
+        authority: Authority<'_>,
+        new: &NewKey,
+    ) -> Result<(ApiKey, KeyRecord), KeysError> {
         if !authority.reaches(new.owner) {
             return Err(KeysError::UnknownMerchant);
         }
         authority.may_make(new.mode, new.scopes)?;
-        let mut db = self.pool.begin().await.during("create an API key")?;
-        check_room(&mut db, new.owner).await?;
-        let (key, created) = self.insert(&mut db, new).await?;
-        record(&mut db, actor, "key.create", None, &created).await?;
-        db.commit().await.during("create an API key")?;
+        check_room(conn, new.owner).await?;
+        let (key, created) = self.insert(conn, new).await?;
+        record(conn, actor, "key.create", None, &created).await?;
         Ok((key, created))
     }
 

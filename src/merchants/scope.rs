@@ -58,6 +58,8 @@ impl Scopes {
     /// What a merchant's key may be used for unless told otherwise.
     pub const OF_MERCHANTS: Self =
         Self(Scope::Verify.bit() | Scope::Settle.bit() | Scope::Read.bit());
+    /// Everything.
+    pub const ALL: Self = Self(Self::OF_MERCHANTS.0 | Self::OF_OPERATORS.0);
     /// What an operator's key may be used for unless told otherwise; the most that it can.
     pub const OF_OPERATORS: Self = Self(Scope::Read.bit() | Scope::Manage.bit());
 

@@ -21,6 +21,7 @@ mod keys;
 mod lists;
 mod malformed;
 mod merchants;
+mod onboarding;
 mod oracle;
 mod payments;
 mod rates;

@@ -28,8 +28,8 @@ use crate::{
     chain::Chain,
     config::{
         ChainSettings, DatabaseSettings, KeySettings, LimitSettings, ListenSettings, LogSettings,
-        RedisSettings, ReplicaSettings, SanctionsSettings, ServerSettings, Settings,
-        SettleSettings,
+        OnboardingSettings, RedisSettings, ReplicaSettings, SanctionsSettings, ServerSettings,
+        Settings, SettleSettings,
     },
     db,
     domain::{ChainId, Depth, KeyMode},
@@ -233,6 +233,11 @@ fn settings(
         },
         keys: KeySettings { pepper: Some(hex::encode(B256::random()).into()) },
         limits: LimitSettings::default(),
+        onboarding: OnboardingSettings {
+            // Newcomers can try it; nobody else hears the service.
+            domain: Some("localhost".to_owned()),
+            ..OnboardingSettings::default()
+        },
         redis: RedisSettings::default(),
         settle: SettleSettings::default(),
         replica: ReplicaSettings::default(),

@@ -209,10 +209,19 @@ fn key_id(request: &HttpRequest) -> Result<ApiKeyId, ApiError> {
     super::id(request, "keyId", "there is no such key").map(ApiKeyId::from_uuid)
 }
 
-/// The only answer that ever holds a key. Nobody on the way may keep it.
 fn shown_once((key, record): &(ApiKey, KeyRecord)) -> HttpResponse {
+    answered_once(&with_key(key, record))
+}
+
+/// What is known of a new key, and the key.
+pub(super) fn with_key(key: &ApiKey, record: &KeyRecord) -> Value {
     let mut shown = record.shown();
     shown["key"] = json!(key.reveal());
+    shown
+}
+
+/// An answer that holds a key. Nobody on the way may keep it.
+pub(super) fn answered_once(shown: &Value) -> HttpResponse {
     HttpResponse::build(StatusCode::CREATED)
         .insert_header(("Cache-Control", "no-store"))
         .json(shown)

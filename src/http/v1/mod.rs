@@ -4,7 +4,9 @@ mod audit;
 mod keys;
 mod me;
 mod merchants;
+mod onboarding;
 mod page;
+mod payees;
 mod policies;
 
 use actix_web::{
@@ -23,6 +25,8 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .service(resource("/v1/audit", [(Method::GET, web::route().to(audit::list))]))
         .configure(keys::routes)
         .configure(merchants::routes)
+        .configure(payees::routes)
+        .configure(onboarding::routes)
         .service(resource("/v1/policies", [(Method::POST, web::post().to(policies::register))]))
         .service(resource("/v1/policies/read", [(Method::POST, web::post().to(policies::read))]))
         .service(resource("/v1/policies/types", [(Method::GET, web::route().to(policies::types))]))

@@ -3,6 +3,7 @@
 mod claim;
 mod key;
 mod merchant;
+mod payee;
 mod principal;
 mod rate;
 
@@ -15,6 +16,10 @@ pub(super) use key::{
 pub(super) use merchant::{
     hold_merchant, insert_merchant, merchant, merchants_after, rename_merchant, set_assets,
     set_status, set_wait_for,
+};
+pub(super) use payee::{
+    count_newcomers, delete_payee, find_by_owner, hold_newcomers, insert_payee, payees, set_owner,
+    use_message,
 };
 pub(super) use principal::{Known, find_principal};
 pub(super) use rate::{rates, set_rates};

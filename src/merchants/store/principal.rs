@@ -10,7 +10,7 @@ use crate::{
 };
 
 use super::{
-    super::{Asset, Assets, Caller, KeyHash, MerchantStatus, Operator, Principal, Scopes},
+    super::{Asset, Assets, Caller, KeyHash, MerchantStatus, Operator, Payees, Principal, Scopes},
     parse_rates, unreadable,
 };
 
@@ -41,7 +41,13 @@ pub(in super::super) async fn find_principal(
             array(select chain_id || '/0x' || encode(asset, 'hex') from merchant_asset
                 where merchant_asset.merchant_id = api_key.merchant_id) as "assets!",
             array(select class || ' ' || per_second || '/' || burst from merchant_rate
-                where merchant_rate.merchant_id = api_key.merchant_id) as "rates!"
+                where merchant_rate.merchant_id = api_key.merchant_id) as "rates!",
+            array(select chain_id from merchant_payee
+                where merchant_payee.merchant_id = api_key.merchant_id
+                order by chain_id, address) as "payee_chains!",
+            array(select address from merchant_payee
+                where merchant_payee.merchant_id = api_key.merchant_id
+                order by chain_id, address) as "payees!"
         from api_key left join merchant using (merchant_id)
         where key_hash = $1 and revoked_at is null
         "#,
@@ -60,6 +66,10 @@ pub(in super::super) async fn find_principal(
         (Some(merchant_id), Some(status), Some(wait_for)) => {
             let assets = row.assets.iter().map(|asset| Asset::from_str(asset));
             let assets = assets.collect::<Result<_, _>>().and_then(Assets::of);
+            let payees = row.payee_chains.iter().zip(&row.payees);
+            let payees: Vec<_> = payees
+                .map(|(chain, payee)| Ok((db::chain_id(chain)?, db::address(payee)?)))
+                .collect::<Result<_, DbError>>()?;
             Principal::Merchant(Caller {
                 merchant_id: MerchantId::from_uuid(merchant_id),
                 api_key_id,
@@ -69,6 +79,7 @@ pub(in super::super) async fn find_principal(
                 wait_for: unreadable(Depth::parse(&wait_for), OPERATION)?,
                 assets: unreadable(assets, OPERATION)?,
                 rates: parse_rates(&row.rates, OPERATION)?,
+                payees: Payees::of(payees),
             })
         }
         _ => Principal::Operator(Operator { api_key_id, mode, scopes }),
