@@ -25,6 +25,7 @@ use quittance::{
     audit::Actor,
     domain::{InvalidReason, KeyMode, MerchantId, UnixTime},
     merchants::{ApiKey, ApiKeys, Authority, KeyOwner, NewKey, Pepper, Scopes},
+    policies::Document,
     protocol::{Code, parse_request},
     verify::{Factories, terms},
 };
@@ -33,7 +34,7 @@ use reqwest::{
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 use serde_json::{Map, Value, json};
-use support::{Answer, Fault, Proxy, Service, World};
+use support::{Answer, Fault, Proxy, Service, World, session, signed};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -129,6 +130,7 @@ async fn the_running_service_keeps_the_contract() {
     pay(&contract, &world, &service).await;
     pay_with_a_key(&contract, &world, &service).await;
     keep_merchants_and_keys(&contract, &world, &service).await;
+    owners_sign(&contract, &world, &service).await;
     ask_while_the_chain_is_away(&contract, &world).await;
     for (path, answer) in slow.await.unwrap() {
         contract.check_answer("post", path, &answer, StatusCode::REQUEST_TIMEOUT);
@@ -369,7 +371,74 @@ async fn ask_while_the_chain_is_away(contract: &Contract, world: &World) {
         let answer = service.post(path, &world.payment(3, 10_000)).await;
         contract.check_answer("post", path, &answer, StatusCode::SERVICE_UNAVAILABLE);
     }
+    let account = &world.services.chain.payers[6];
+    let policy = Document::Policy(world.policy_of(account.address, 1));
+    let answer = service.post_openly("/v1/policies", &signed(&policy, account)).await;
+    contract.check_answer("post", "/v1/policies", &answer, StatusCode::SERVICE_UNAVAILABLE);
     service.stop().await;
+}
+
+/// Spending policies: registered, read, and everything that keeps them from it but trouble of ours.
+async fn owners_sign(contract: &Contract, world: &World, service: &Service) {
+    const PATH: &str = "/v1/policies";
+    let check = |method: &str, path: &str, answer: &Answer, status: StatusCode| {
+        contract.check_answer(method, path, answer, status);
+    };
+    let types = service.send(Method::GET, "/v1/policies/types", &[], String::new()).await;
+    check("get", "/v1/policies/types", &types, StatusCode::OK);
+    let [account, stranger] = [4, 5].map(|n| world.services.chain.payers[n].clone());
+    let mut policy = world.policy_of(account.address, 1);
+    policy.sessions = vec![session(account.address)];
+    let money = policy.subject;
+    let policy = Document::Policy(policy);
+    for (signer, status) in [
+        (&stranger, StatusCode::FORBIDDEN),
+        (&account, StatusCode::CREATED),
+        (&account, StatusCode::CONFLICT),
+    ] {
+        let answer = service.post_openly(PATH, &signed(&policy, signer)).await;
+        check("post", PATH, &answer, status);
+    }
+    let reading = "/v1/policies/read";
+    let now = support::now().seconds();
+    let mut elsewhere = money;
+    elsewhere.asset = stranger.address;
+    for (subject, signer, status) in [
+        (money, &account, StatusCode::OK),
+        (money, &stranger, StatusCode::FORBIDDEN),
+        (elsewhere, &account, StatusCode::NOT_FOUND),
+    ] {
+        check("post", reading, &service.read_policy(subject, now, signer).await, status);
+    }
+    let ending = Document::Revocation(world.ending_of(account.address, 2));
+    service.register(&ending, &account).await;
+    check("post", reading, &service.read_policy(money, now, &account).await, StatusCode::OK);
+    let text = ("Content-Type", "text/plain".to_owned());
+    let too_long = " ".repeat(quittance::http::MAX_BODY_BYTES + 1);
+    for path in [PATH, reading] {
+        for (headers, body, status) in [
+            (vec![], "{}", StatusCode::BAD_REQUEST),
+            (vec![text.clone()], "{}", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+            (vec![], &too_long, StatusCode::PAYLOAD_TOO_LARGE),
+        ] {
+            let answer = service.send(Method::POST, path, &headers, body.to_owned()).await;
+            check("post", path, &answer, status);
+        }
+    }
+    let pattern = "/v1/policies/{network}/{account}/{asset}";
+    let bearer = |key: &ApiKey| vec![("Authorization", format!("Bearer {}", key.reveal()))];
+    let (operator, merchant) = (&world.keys.operator, &world.keys.merchant);
+    for (asset, headers, status) in [
+        (money.asset.to_string(), bearer(operator), StatusCode::OK),
+        (stranger.address.to_string(), bearer(operator), StatusCode::NOT_FOUND),
+        ("usdc".to_owned(), bearer(operator), StatusCode::BAD_REQUEST),
+        (money.asset.to_string(), bearer(merchant), StatusCode::FORBIDDEN),
+        (money.asset.to_string(), vec![], StatusCode::UNAUTHORIZED),
+    ] {
+        let path = format!("{PATH}/{}/{}/{asset}", money.chain_id, money.account);
+        let answer = service.send(Method::GET, &path, &headers, String::new()).await;
+        check("get", pattern, &answer, status);
+    }
 }
 
 /// The answers to bodies of which one byte of two arrives.
@@ -377,7 +446,7 @@ async fn stalled_bodies(url: String, api_key: String) -> Vec<(&'static str, Answ
     let host = url.trim_start_matches("http://");
     let mut answers = Vec::new();
     let mut open = Vec::new();
-    for path in ["/verify", "/settle"] {
+    for path in ["/verify", "/settle", "/v1/policies", "/v1/policies/read"] {
         let mut stream = TcpStream::connect(host).await.unwrap();
         let head = format!(
             "POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {api_key}\r\n\

@@ -107,7 +107,7 @@ async fn only_the_payees_of_the_policy_are_paid() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_is_open_from_its_first_second_to_the_one_before_its_last_by_the_blocks_time() {
     let world = World::stepped().await;
-    let service = world.service_with(&[("QUITTANCE__SETTLE__WAIT_MS", "300")]).await;
+    let service = world.service_with(&[("QUITTANCE__SETTLE__WAIT_MS", "2000")]).await;
     let start = crate::support::now().seconds() + 10_000;
     limit(&service, &world, 0, |limits| {
         limits.valid_after = U256::from(start);
@@ -190,7 +190,7 @@ async fn two_replicas_at_once_never_exceed_a_budget() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_is_given_back_and_what_somebody_else_sends_is_not() {
     let world = World::stepped().await;
-    let service = world.service_with(&[("QUITTANCE__SETTLE__WAIT_MS", "300")]).await;
+    let service = world.service_with(&[("QUITTANCE__SETTLE__WAIT_MS", "2000")]).await;
     limit(&service, &world, 0, |limits| limits.total = units(1_000)).await;
     let account = &world.services.chain.payers[0];
     let money = world.money_of(account.address);

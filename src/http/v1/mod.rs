@@ -27,13 +27,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(merchants::routes)
         .configure(payees::routes)
         .configure(onboarding::routes)
-        .service(resource("/v1/policies", [(Method::POST, web::post().to(policies::register))]))
-        .service(resource("/v1/policies/read", [(Method::POST, web::post().to(policies::read))]))
-        .service(resource("/v1/policies/types", [(Method::GET, web::route().to(policies::types))]))
-        .service(resource(
-            "/v1/policies/{network}/{account}/{asset}",
-            [(Method::GET, web::route().to(policies::show))],
-        ));
+        .configure(policies::routes);
 }
 
 /// The id in that place of the path; what is no id is nobody's.

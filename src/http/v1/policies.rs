@@ -2,104 +2,83 @@
 //!
 //! Nobody needs a key for it: the signature says who asks.
 
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{
+    HttpRequest, HttpResponse,
+    http::Method,
+    web::{self, ServiceConfig},
+};
 use alloy::primitives::Address;
 use serde_json::{Value, json};
 
 use crate::{
     domain::ChainId,
     facilitator::PolicyRejection,
+    http::{State, address::ClientAddress, body, caller::operator, error::ApiError, resource},
     merchants::Scope,
-    policies::{PolicyReport, Subject, read_document, read_question, signing_types},
+    policies::{Subject, read_document, read_question, signing_types},
 };
 
-use super::super::{Shape, State, address::ClientAddress, body, caller::operator, error::ApiError};
+/// Its routes.
+pub(super) fn routes(config: &mut ServiceConfig) {
+    config
+        .service(resource("/v1/policies", [(Method::POST, web::route().to(register))]))
+        .service(resource("/v1/policies/read", [(Method::POST, web::route().to(read))]))
+        .service(resource("/v1/policies/types", [(Method::GET, web::route().to(types))]))
+        .service(resource(
+            "/v1/policies/{network}/{account}/{asset}",
+            [(Method::GET, web::route().to(show))],
+        ));
+}
 
-pub(super) async fn register(
+async fn register(
     request: HttpRequest,
     state: web::Data<State>,
     payload: web::Payload,
-) -> HttpResponse {
-    answered(registered(&request, &state, payload).await)
-}
-
-async fn registered(
-    request: &HttpRequest,
-    state: &State,
-    payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let body = json_body(request, payload).await?;
+    let body: Value = body::json(&request, payload).await?;
     let signed = read_document(&body).map_err(|error| ApiError::Malformed(error.to_string()))?;
-    let origin = ClientAddress::of(request, state.n_trusted_proxies).to_string();
+    let origin = ClientAddress::of(&request, state.n_trusted_proxies).to_string();
     let policy_id = state.facilitator.register_policy(&signed, &origin).await??;
     let kind = signed.document.kind().as_str();
     Ok(HttpResponse::Created().json(json!({ "policyId": policy_id, "kind": kind })))
 }
 
-pub(super) async fn read(
+async fn read(
     request: HttpRequest,
     state: web::Data<State>,
     payload: web::Payload,
-) -> HttpResponse {
-    answered(read_by_owner(&request, &state, payload).await)
-}
-
-async fn read_by_owner(
-    request: &HttpRequest,
-    state: &State,
-    payload: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let body = json_body(request, payload).await?;
+    let body: Value = body::json(&request, payload).await?;
     let signed = read_question(&body).map_err(|error| ApiError::Malformed(error.to_string()))?;
     let report = state.facilitator.read_policy(&signed, (state.clock)()).await??;
-    Ok(told(&report))
+    Ok(HttpResponse::Ok().json(report.to_json()))
 }
 
-pub(super) async fn show(
-    request: HttpRequest,
-    state: web::Data<State>,
-    path: web::Path<(String, String, String)>,
-) -> HttpResponse {
-    answered(shown(&request, &state, path.into_inner()).await)
-}
-
-async fn shown(
-    request: &HttpRequest,
-    state: &State,
-    (network, account, asset): (String, String, String),
-) -> Result<HttpResponse, ApiError> {
-    operator(request, state, Scope::Read).await?;
-    let chain_id = network.parse::<ChainId>().map_err(|_| {
-        ApiError::Malformed("network: expected CAIP-2, such as eip155:8453".to_owned())
-    })?;
-    let address = |name: &str, text: &str| -> Result<Address, ApiError> {
-        let prefixed = text.strip_prefix("0x").and_then(|digits| digits.parse().ok());
-        prefixed.ok_or_else(|| ApiError::Malformed(format!("{name}: expected an address")))
-    };
-    let (account, asset) = (address("account", &account)?, address("asset", &asset)?);
-    let subject = Subject { chain_id, account, asset };
-    match state.facilitator.policy_of(subject).await? {
-        Some(report) => Ok(told(&report)),
-        None => Err(PolicyRejection::Unknown.into()),
-    }
-}
-
-pub(super) async fn types() -> HttpResponse {
+async fn types() -> HttpResponse {
     HttpResponse::Ok().json(signing_types())
 }
 
-fn told(report: &PolicyReport) -> HttpResponse {
-    HttpResponse::Ok().json(report.to_json())
+async fn show(request: HttpRequest, state: web::Data<State>) -> Result<HttpResponse, ApiError> {
+    operator(&request, &state, Scope::Read).await?;
+    let report = state.facilitator.policy_of(subject(&request)?).await?;
+    let report = report.ok_or(PolicyRejection::Unknown)?;
+    Ok(HttpResponse::Ok().json(report.to_json()))
 }
 
-async fn json_body(request: &HttpRequest, payload: web::Payload) -> Result<Value, ApiError> {
-    let bytes = body::read(request, payload).await?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::Malformed(format!("the body is not JSON: {error}")))
-}
-
-fn answered(answer: Result<HttpResponse, ApiError>) -> HttpResponse {
-    answer.unwrap_or_else(|error| error.answer(Shape::Api, "", None))
+/// Whose money the path names.
+fn subject(request: &HttpRequest) -> Result<Subject, ApiError> {
+    let text = |place| request.match_info().get(place).unwrap_or_default();
+    let expected = |place, what| ApiError::Malformed(format!("{place}: expected {what}"));
+    let address = |place| -> Result<Address, ApiError> {
+        let address = text(place).strip_prefix("0x").and_then(|digits| digits.parse().ok());
+        address.ok_or_else(|| expected(place, "an address, 0x and 40 hex digits"))
+    };
+    let chain_id: Option<ChainId> = text("network").parse().ok();
+    Ok(Subject {
+        chain_id: chain_id.ok_or_else(|| expected("network", "CAIP-2, such as eip155:8453"))?,
+        account: address("account")?,
+        asset: address("asset")?,
+    })
 }
 
 impl From<PolicyRejection> for ApiError {
