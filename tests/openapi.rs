@@ -131,6 +131,7 @@ async fn the_running_service_keeps_the_contract() {
     pay_with_a_key(&contract, &world, &service).await;
     keep_merchants_and_keys(&contract, &world, &service).await;
     owners_sign(&contract, &world, &service).await;
+    cap_what_is_taken(&contract, &world, &service).await;
     ask_while_the_chain_is_away(&contract, &world).await;
     for (path, answer) in slow.await.unwrap() {
         contract.check_answer("post", path, &answer, StatusCode::REQUEST_TIMEOUT);
@@ -356,6 +357,35 @@ async fn keep_merchants_and_keys(contract: &Contract, world: &World, service: &S
             }
         }
     }
+}
+
+/// Caps and floors are set, shown and removed.
+async fn cap_what_is_taken(contract: &Contract, world: &World, service: &Service) {
+    let operator = [("X-API-Key", world.keys.operator.reveal().to_owned())];
+    let ask = async |method: Method, path: &str, template: &str, body: Value| {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = service.send(method.clone(), path, &operator, body).await;
+        let method = method.as_str().to_lowercase();
+        contract.check_answer(&method, template, &answer, StatusCode::OK);
+        answer.json()
+    };
+    let (caps, one, floor) = ("/v1/caps", "/v1/caps/{capId}", "/v1/floors/{chainId}/{asset}");
+    let of_day =
+        json!({ "subject": "merchant", "measure": "count", "period": "day", "limit": "9" });
+    let cap = ask(Method::POST, caps, caps, of_day).await;
+    let path = format!("/v1/caps/{}", cap["capId"].as_str().unwrap());
+    ask(Method::GET, caps, caps, Value::Null).await;
+    service.settle(&world.payment(4, 10_000)).await;
+    let used = ask(Method::GET, &path, one, Value::Null).await;
+    assert_eq!(used["usage"].as_array().map(Vec::len), Some(1), "{used}");
+    ask(Method::DELETE, &path, one, Value::Null).await;
+    let answer = service.send(Method::GET, &path, &operator, String::new()).await;
+    contract.check_answer("get", one, &answer, StatusCode::NOT_FOUND);
+    let chain = &world.services.chain;
+    let path = format!("/v1/floors/{}/{}", chain.chain_id, chain.usdc);
+    ask(Method::PUT, &path, floor, json!({ "baseUnitsPerCoin": "1" })).await;
+    ask(Method::GET, "/v1/floors", "/v1/floors", Value::Null).await;
+    ask(Method::DELETE, &path, floor, Value::Null).await;
 }
 
 async fn ask_while_the_chain_is_away(contract: &Contract, world: &World) {
@@ -626,6 +656,11 @@ impl Contract {
         // Braces of paths are none of the characters that a reference may hold (RFC 3986).
         let reference = pointer.replace('{', "%7B").replace('}', "%7D");
         schema["$ref"] = json!(format!("#{reference}"));
+}
+
+        // A reference is a URI, which holds no braces.
+        let fragment = pointer.replace('{', "%7B").replace('}', "%7D");
+        schema["$ref"] = json!(format!("#{fragment}"));
         if keys == Keys::DocumentedOnly {
             schema["unevaluatedProperties"] = json!(false);
         }

@@ -38,7 +38,7 @@ use crate::{
     engine::{Engine, EngineOptions, FeeLimits, KeySources, Keys, Outcomes},
     facilitator::{Coalescer, Deniers, Facilitator, Listing, Oracle, Promises, ServedChain},
     http::{self, HEAD_TIMEOUT, State},
-    limits::{ClassLimit, RateLimits, Rates},
+    limits::{CapBook, ClassLimit, RateLimits, Rates},
     merchants::{ApiKeys, Gate, GateOptions, Merchants, Onboarding, PayeeBook, Pepper, SignIns},
     promises::Marks,
     telemetry::{self, LogFormat},
@@ -159,6 +159,7 @@ impl Application {
             payees: PayeeBook::new(pool.clone()),
             onboarding: onboarding(&pool, settings, &pepper)?,
             keys: ApiKeys::new(pool.clone(), pepper),
+            caps: CapBook::new(pool.clone()),
             records: Records::new(pool.clone()),
             rates: Arc::new(Rates::new(
                 rate_limits(&settings.limits)?,

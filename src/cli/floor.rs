@@ -1,6 +1,7 @@
 //! `quittance floor`.
 
 use alloy::primitives::U256;
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -90,11 +91,11 @@ async fn remove(arguments: &RemoveArguments, settings: &Settings) -> anyhow::Res
     let asset = arguments.asset;
     let pool = super::pool(settings).await?;
     let mut db = pool.begin().await?;
-    let is_removed = limits::remove_floor(&mut db, &actor(), asset.chain_id, asset.address).await?;
-    anyhow::ensure!(is_removed, "there is no floor for {asset}");
+    let removed = limits::remove_floor(&mut db, &actor(), asset.chain_id, asset.address).await?;
+    let floor = removed.with_context(|| format!("there is no floor for {asset}"))?;
     db.commit().await?;
     match arguments.json {
-        true => println!("{}", json!({ "removed": asset.to_string() })),
+        true => println!("{}", floor.told()),
         false => println!("payments in {asset} have no floor"),
     }
     Ok(())

@@ -29,7 +29,7 @@ use crate::{
     audit::Records,
     domain::UnixTime,
     facilitator::{Facilitator, Listing},
-    limits::Rates,
+    limits::{CapBook, Rates},
     merchants::{ApiKeys, Gate, Merchants, Onboarding, PayeeBook},
 };
 
@@ -64,6 +64,8 @@ pub struct State {
     pub records: Records,
     /// How much each may ask at a time.
     pub rates: Arc<Rates>,
+    /// How much is taken.
+    pub caps: CapBook,
     /// How many proxies of the operator's stand in front.
     pub n_trusted_proxies: usize,
     /// The lists of those who are allowed and denied.

@@ -26,7 +26,7 @@ struct Shop {
 impl Shop {
     async fn open(world: &World, name: &str) -> Self {
         let key = merchant_key(world, name).await;
-        let sql = "select api_key_id::text from api_key join merchant using (merchant_id) where name = $1";
+        let sql = "select api_key_id::text from api_key join merchant using (merchant_id) where merchant.name = $1";
         let key_id = sqlx::query_scalar(sql).bind(name).fetch_one(&world.books).await.unwrap();
         Self { name: name.to_owned(), key, key_id }
     }

@@ -11,6 +11,7 @@ mod auth;
 mod callers;
 mod caps;
 mod caps_gas;
+mod caps_http;
 mod cli;
 mod coalescing;
 mod desk;

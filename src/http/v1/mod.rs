@@ -1,6 +1,8 @@
 //! The API of merchants and operators. One file for each kind of thing.
 
 mod audit;
+mod caps;
+mod floors;
 mod keys;
 mod me;
 mod merchants;
@@ -27,6 +29,8 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(merchants::routes)
         .configure(payees::routes)
         .configure(onboarding::routes)
+        .configure(caps::routes)
+        .configure(floors::routes)
         .configure(policies::routes);
 }
 

@@ -95,13 +95,13 @@ impl CapBook {
         db.commit().await.during("set a floor")
     }
 
-    /// Takes it away. `false` if there is none.
+    /// Takes it away. `None` if there is none.
     pub async fn remove_floor(
         &self,
         actor: &Actor,
         chain_id: ChainId,
         asset: Address,
-    ) -> Result<bool, DbError> {
+    ) -> Result<Option<Floor>, DbError> {
         let mut db = self.pool.begin().await.during("remove a floor")?;
         let removed = floor::remove_floor(&mut db, actor, chain_id, asset).await?;
         db.commit().await.during("remove a floor")?;

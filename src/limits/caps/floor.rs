@@ -70,15 +70,15 @@ pub async fn set_floor(
     record(conn, actor, "floor.set", floor, before, Some(floor.base_units_per_coin)).await
 }
 
-/// Takes an asset's price away. `false` if it had none.
+/// Takes an asset's price away. `None` if it had none.
 pub async fn remove_floor(
     conn: &mut PgConnection,
     actor: &Actor,
     chain_id: ChainId,
     asset: Address,
-) -> Result<bool, DbError> {
+) -> Result<Option<Floor>, DbError> {
     change_rules(conn).await?;
-    let Some(base_units_per_coin) = price(conn, chain_id, asset).await? else { return Ok(false) };
+    let Some(base_units_per_coin) = price(conn, chain_id, asset).await? else { return Ok(None) };
     sqlx::query!(
         "delete from asset_price where chain_id = $1 and asset = $2",
         chain_id.to_string(),
@@ -89,7 +89,7 @@ pub async fn remove_floor(
     .during("remove a floor")?;
     let floor = Floor { chain_id, asset, base_units_per_coin };
     record(conn, actor, "floor.remove", &floor, Some(base_units_per_coin), None).await?;
-    Ok(true)
+    Ok(Some(floor))
 }
 
 /// Every asset that has a price.
