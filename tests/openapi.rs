@@ -656,11 +656,6 @@ impl Contract {
         // Braces of paths are none of the characters that a reference may hold (RFC 3986).
         let reference = pointer.replace('{', "%7B").replace('}', "%7D");
         schema["$ref"] = json!(format!("#{reference}"));
-}
-
-        // A reference is a URI, which holds no braces.
-        let fragment = pointer.replace('{', "%7B").replace('}', "%7D");
-        schema["$ref"] = json!(format!("#{fragment}"));
         if keys == Keys::DocumentedOnly {
             schema["unevaluatedProperties"] = json!(false);
         }
