@@ -133,6 +133,7 @@ async fn the_running_service_keeps_the_contract() {
     owners_sign(&contract, &world, &service).await;
     cap_what_is_taken(&contract, &world, &service).await;
     ask_while_the_chain_is_away(&contract, &world).await;
+    ask_too_much(&contract, &world).await;
     for (path, answer) in slow.await.unwrap() {
         contract.check_answer("post", path, &answer, StatusCode::REQUEST_TIMEOUT);
     }
@@ -469,6 +470,48 @@ async fn owners_sign(contract: &Contract, world: &World, service: &Service) {
         let answer = service.send(Method::GET, &path, &headers, String::new()).await;
         check("get", pattern, &answer, status);
     }
+}
+
+/// Of a merchant, and then from an address.
+async fn ask_too_much(contract: &Contract, world: &World) {
+    let limit = |of: &str| {
+        [("PER_SECOND", "1"), ("BURST", "3")]
+            .map(|(what, n)| (format!("QUITTANCE__LIMITS__{of}_{what}"), n.to_owned()))
+    };
+    let limits = [limit("VERIFY"), limit("SETTLE"), limit("READ")].concat();
+    let settings: Vec<_> = limits.iter().map(|(key, n)| (&**key, &**n)).collect();
+    let service = Service::spawn(world, &settings).await;
+    let merchant = [service.authorization()];
+    let asked = [("post", "/verify"), ("post", "/settle"), ("get", "/v1/me")];
+    for (method, path) in asked {
+        let upper: Method = method.to_uppercase().parse().unwrap();
+        let answer = loop {
+            let answer = service.send(upper.clone(), path, &merchant, "{}".to_owned()).await;
+            if answer.status != StatusCode::OK {
+                break answer;
+            }
+            contract.check_answer(method, path, &answer, StatusCode::OK);
+        };
+        contract.check_answer(method, path, &answer, StatusCode::TOO_MANY_REQUESTS);
+        assert!(answer.header("ratelimit").is_some(), "{answer:?}");
+    }
+    service.stop().await;
+
+    let limits = limit("ADDRESS");
+    let settings: Vec<_> = limits.iter().map(|(key, n)| (&**key, &**n)).collect();
+    let service = Service::spawn(world, &settings).await;
+    for (method, path) in asked.into_iter().chain([("get", "/supported"), ("get", "/openapi.yaml")])
+    {
+        let upper: Method = method.to_uppercase().parse().unwrap();
+        let answer = loop {
+            let answer = service.send(upper.clone(), path, &merchant, "{}".to_owned()).await;
+            if answer.status != StatusCode::OK {
+                break answer;
+            }
+        };
+        contract.check_answer(method, path, &answer, StatusCode::TOO_MANY_REQUESTS);
+    }
+    service.stop().await;
 }
 
 /// The answers to bodies of which one byte of two arrives.

@@ -177,7 +177,7 @@ impl From<MerchantsError> for ApiError {
     }
 }
 
-fn merchant_id(request: &HttpRequest) -> Result<MerchantId, ApiError> {
+pub(super) fn merchant_id(request: &HttpRequest) -> Result<MerchantId, ApiError> {
     super::id(request, "merchantId", "there is no such merchant").map(MerchantId::from_uuid)
 }
 

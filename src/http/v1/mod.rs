@@ -4,6 +4,7 @@ mod audit;
 mod caps;
 mod floors;
 mod keys;
+mod limits;
 mod me;
 mod merchants;
 mod onboarding;
@@ -26,6 +27,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .service(resource("/v1/me", [(Method::GET, web::route().to(me::show))]))
         .service(resource("/v1/audit", [(Method::GET, web::route().to(audit::list))]))
         .configure(keys::routes)
+        .configure(limits::routes)
         .configure(merchants::routes)
         .configure(payees::routes)
         .configure(onboarding::routes)
