@@ -8,7 +8,7 @@ use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::PgPool;
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
 use super::actor::actor;
 
 /// How many rows are read at a time.
-const PAGE: u16 = 1_000;
+const PAGE: u32 = 1_000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ListCommand {
@@ -86,8 +86,11 @@ pub(super) struct RefusalsArguments {
     #[arg(long, value_name = "NAME_OR_ID")]
     merchant: Option<String>,
     /// How many at most.
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    limit: usize,
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    limit: u32,
+    /// Only denials before the one with this number.
+    #[arg(long, value_name = "NUMBER")]
+    after: Option<i64>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -205,51 +208,28 @@ async fn show(pool: &PgPool, arguments: &ShowArguments) -> anyhow::Result<()> {
         for entry in &page {
             print_entry(entry, arguments.json);
         }
-        match page.last() {
-            Some(last) if page.len() == usize::from(PAGE) => filter.after = last.entry_id,
-            _ => return Ok(()),
-        }
+        let Some(last) = page.last() else { return Ok(()) };
+        filter.after = last.entry_id;
     }
 }
 
 /// A line each, so that a long list can be read while it is printed.
 fn print_entry(entry: &Entry, as_json: bool) {
     let (line, owner) = (&entry.line, entry.owner);
-    let chain = line.chain_id().map(|chain_id| chain_id.to_string());
     if as_json {
-        let told = json!({
-            "owner": owner.as_str(),
-            "merchantId": owner.merchant_id().map(|merchant_id| merchant_id.as_uuid()),
-            "kind": line.kind().as_str(),
-            "verb": line.verb().as_str(),
-            "network": chain,
-            "address": line.address().to_string(),
-            "note": line.note(),
-            "createdAt": entry.created_at,
-        });
-        println!("{told}");
+        println!("{}", entry.shown());
         return;
     }
     let list = format!("{}/{}/{}", owner.as_str(), line.kind(), line.verb().as_str());
-    let chain = chain.unwrap_or_else(|| "any".to_owned());
+    let chain = line.chain_id().map_or_else(|| "any".to_owned(), |chain_id| chain_id.to_string());
     println!("{list:22}  {chain:15}  {}  {}  {}", line.address(), entry.created_at, line.note());
 }
 
 async fn refusals(pool: &PgPool, arguments: &RefusalsArguments) -> anyhow::Result<()> {
-    let listing = Listing::new(pool.clone());
     let merchant_id = owner(pool, arguments.merchant.as_deref()).await?.merchant_id();
-    let (mut before, mut n_left) = (None, arguments.limit);
-    while n_left > 0 {
-        let limit = u16::try_from(n_left).unwrap_or(PAGE).min(PAGE);
-        let page = listing.refusals(&RefusalFilter { merchant_id, before, limit }).await?;
-        for record in &page {
-            print_refusal(record, arguments.json);
-        }
-        match page.last() {
-            Some(last) if page.len() == usize::from(limit) => before = Some(last.refusal_id),
-            _ => return Ok(()),
-        }
-        n_left = n_left.saturating_sub(page.len());
+    let filter = RefusalFilter { merchant_id, after: arguments.after, limit: arguments.limit };
+    for record in Listing::new(pool.clone()).refusals(&filter).await? {
+        print_refusal(&record, arguments.json);
     }
     Ok(())
 }
@@ -257,7 +237,7 @@ async fn refusals(pool: &PgPool, arguments: &RefusalsArguments) -> anyhow::Resul
 fn print_refusal(record: &RefusalRecord, as_json: bool) {
     let (kind, address) = &record.denied;
     if as_json {
-        println!("{}", refusal_json(record));
+        println!("{}", record.shown());
         return;
     }
     let RefusalRecord { last_at, stage, list, version, payer, payee, amount, n, .. } = record;
@@ -266,25 +246,4 @@ fn print_refusal(record: &RefusalRecord, as_json: bool) {
          {amount} of {}/{}  {n} times",
         record.chain_id, record.asset
     );
-}
-
-fn refusal_json(record: &RefusalRecord) -> Value {
-    json!({
-        "refusalId": record.refusal_id.to_string(),
-        "merchantId": record.merchant_id.as_uuid(),
-        "apiKeyId": record.api_key_id.as_uuid(),
-        "stage": record.stage,
-        "network": record.chain_id,
-        "asset": record.asset.to_string(),
-        "payer": record.payer.to_string(),
-        "payee": record.payee.to_string(),
-        "amount": record.amount.to_string(),
-        "nonce": record.nonce.to_string(),
-        "denied": { "kind": record.denied.0, "address": record.denied.1.to_string() },
-        "list": record.list,
-        "version": record.version,
-        "firstAt": record.first_at,
-        "lastAt": record.last_at,
-        "count": record.n,
-    })
 }

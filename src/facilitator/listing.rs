@@ -57,6 +57,24 @@ impl Listing {
         Ok(changed)
     }
 
+    /// Takes one entry out, if it is in a list of `owner`, or of anybody's where that is `None`. `false` if
+    /// there is no such entry.
+    pub async fn remove_entry(
+        &self,
+        actor: &Actor,
+        owner: Option<Owner>,
+        entry_id: i64,
+    ) -> Result<bool, DbError> {
+        let mut db = self.pool.begin().await.during("change lists")?;
+        limits::change_rules(&mut db).await?;
+        let found = lists::find(&mut db, entry_id).await?;
+        let found = found.filter(|(found, _)| owner.is_none_or(|owner| owner == *found));
+        let Some((owner, entry)) = found else { return Ok(false) };
+        lists::remove(&mut db, actor, owner, &[entry]).await?;
+        db.commit().await.during("change lists")?;
+        Ok(true)
+    }
+
     /// Entries in the order of writing.
     pub async fn entries(&self, filter: &Filter) -> Result<Vec<Entry>, DbError> {
         let mut conn = self.pool.acquire().await.during("read lists")?;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use alloy::primitives::Address;
+use serde_json::{Value, json};
 
 use crate::domain::{ChainId, MerchantId};
 
@@ -162,19 +163,41 @@ impl NewEntry {
     pub fn note(&self) -> &str {
         &self.note
     }
+
+    /// As the audit tells it.
+    pub(super) fn shown(&self) -> Value {
+        json!({
+            "kind": self.kind.as_str(),
+            "verb": self.verb.as_str(),
+            "network": self.chain_id.map(|chain_id| chain_id.to_string()),
+            "address": self.address.to_string(),
+            "note": self.note,
+        })
+    }
 }
 
 /// A line that is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its place in the order of writing.
-    pub entry_id: u64,
+    pub entry_id: i64,
     /// Whose list.
     pub owner: Owner,
     /// What it says.
     pub line: NewEntry,
     /// When it was written, in RFC 3339.
     pub created_at: String,
+}
+
+impl Entry {
+    /// As the API and commands tell it.
+    pub fn shown(&self) -> Value {
+        let mut shown = self.line.shown();
+        shown["entryId"] = json!(self.entry_id);
+        shown["merchantId"] = json!(self.owner.merchant_id().map(MerchantId::as_uuid));
+        shown["createdAt"] = json!(self.created_at);
+        shown
+    }
 }
 
 /// Which lines to read.
@@ -189,7 +212,7 @@ pub struct Filter {
     /// About this address only.
     pub address: Option<Address>,
     /// Written after this one.
-    pub after: u64,
+    pub after: i64,
     /// How many at most.
-    pub limit: u16,
+    pub limit: u32,
 }

@@ -29,4 +29,4 @@ pub use entry::{Entry, Filter, Kind, NewEntry, NotAnEntry, Owner, Verb};
 pub use refusals::{RefusalFilter, RefusalRecord, Refusals, RefusedPayment, Stage, refusals};
 pub use sanctions::{Sanctions, SanctionsError, SanctionsOptions};
 pub use sanctions_file::{SanctionsFile, SanctionsFileError, SanctionsHeader, seal};
-pub use store::{Changed, ListFull, add, denies, entries, remove};
+pub use store::{Changed, ListFull, add, denies, entries, find, remove};

@@ -10,6 +10,7 @@ use std::{
 };
 
 use alloy::primitives::Address;
+use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +66,7 @@ pub struct RefusedPayment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusalRecord {
     /// Its place in the order of first denials.
-    pub refusal_id: u64,
+    pub refusal_id: i64,
     /// Whose payment.
     pub merchant_id: MerchantId,
     /// By which key it was asked about.
@@ -98,15 +99,39 @@ pub struct RefusalRecord {
     pub n: u64,
 }
 
+impl RefusalRecord {
+    /// As the API and commands tell it.
+    pub fn shown(&self) -> Value {
+        json!({
+            "refusalId": self.refusal_id,
+            "merchantId": self.merchant_id.as_uuid(),
+            "keyId": self.api_key_id.as_uuid(),
+            "stage": self.stage,
+            "network": self.chain_id,
+            "asset": self.asset.to_string(),
+            "payer": self.payer.to_string(),
+            "payee": self.payee.to_string(),
+            "amount": self.amount.to_string(),
+            "nonce": self.nonce.to_string(),
+            "denied": { "kind": self.denied.0, "address": self.denied.1.to_string() },
+            "list": self.list,
+            "version": self.version,
+            "firstAt": self.first_at,
+            "lastAt": self.last_at,
+            "times": self.n,
+        })
+    }
+}
+
 /// Which rows to read, the newest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefusalFilter {
     /// Of this merchant only.
     pub merchant_id: Option<MerchantId>,
-    /// Before this one.
-    pub before: Option<u64>,
+    /// After this one, in that order.
+    pub after: Option<i64>,
     /// How many at most.
-    pub limit: u16,
+    pub limit: u32,
 }
 
 /// What tells denials apart that are written: the texts of a row, in the order of its columns.
@@ -271,15 +296,15 @@ pub async fn refusals(
         r#"
         select refusal_id, merchant_id, api_key_id, stage, chain_id, asset, payer, payee,
             amount::text as "amount!", nonce, kind, address, list, version, n,
-            to_char(first_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as "first_at!",
-            to_char(last_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as "last_at!"
+            rfc3339(first_at) as "first_at!",
+            rfc3339(last_at) as "last_at!"
         from list_refusal
         where ($1::uuid is null or merchant_id = $1) and ($2::bigint is null or refusal_id < $2)
         order by refusal_id desc
         limit $3
         "#,
         filter.merchant_id.map(MerchantId::as_uuid),
-        filter.before.map(db::height).transpose()?,
+        filter.after,
         i64::from(filter.limit),
     )
     .fetch_all(conn)
@@ -287,7 +312,7 @@ pub async fn refusals(
     .during("read denials")?;
     let records = rows.into_iter().map(|row| {
         Ok(RefusalRecord {
-            refusal_id: db::number(row.refusal_id)?,
+            refusal_id: row.refusal_id,
             merchant_id: MerchantId::from_uuid(row.merchant_id),
             api_key_id: ApiKeyId::from_uuid(row.api_key_id),
             stage: row.stage,

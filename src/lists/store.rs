@@ -69,10 +69,31 @@ pub async fn add(
         return Ok(Err(ListFull { n_entries, n_entries_max: owner.n_entries_max() }));
     }
     if !added.is_empty() {
-        let change = Change { after: Some(told(version, &added)), ..change("list.add", owner) };
+        let subject = subject(owner);
+        let change =
+            Change { after: Some(told(version, &added)), ..change("list.add", &subject, owner) };
         audit::record(conn, actor, &change).await?;
     }
     Ok(Ok(Changed { n_entries: n_added.unsigned_abs(), version }))
+}
+
+/// The entry of that id, and whose list it is in.
+pub async fn find(
+    conn: &mut PgConnection,
+    entry_id: i64,
+) -> Result<Option<(Owner, NewEntry)>, DbError> {
+    let row = sqlx::query!(
+        "
+        select merchant_id, kind, verb, chain_id, address, note from list_entry where entry_id = $1
+        ",
+        entry_id,
+    )
+    .fetch_optional(conn)
+    .await
+    .during("find a list's entry")?;
+    let Some(row) = row else { return Ok(None) };
+    let entry = line(&row.kind, &row.verb, row.chain_id.as_deref(), &row.address, &row.note)?;
+    Ok(Some((row.merchant_id.map(MerchantId::from_uuid).into(), entry)))
 }
 
 /// Takes entries out of the lists of an owner, whatever their notes.
@@ -111,8 +132,9 @@ pub async fn remove(
     let n_removed = i64::try_from(removed.len()).unwrap_or(i64::MAX);
     let (version, _) = raise_version(conn, owner, n_removed.saturating_neg()).await?;
     if !removed.is_empty() {
+        let subject = subject(owner);
         let before = Some(told(version.saturating_sub(1), &removed));
-        let change = Change { before, ..change("list.remove", owner) };
+        let change = Change { before, ..change("list.remove", &subject, owner) };
         audit::record(conn, actor, &change).await?;
     }
     Ok(Changed { n_entries: n_removed.unsigned_abs(), version })
@@ -205,7 +227,7 @@ pub async fn entries(conn: &mut PgConnection, filter: &Filter) -> Result<Vec<Ent
     let rows = sqlx::query!(
         r#"
         select entry_id as "entry_id!", kind as "kind!", verb as "verb!", chain_id, address as "address!",
-            note as "note!", to_char(created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as "created_at!"
+            note as "note!", rfc3339(created_at) as "created_at!"
         from (
             select * from list_entry where merchant_id = $2
             union all
@@ -217,7 +239,7 @@ pub async fn entries(conn: &mut PgConnection, filter: &Filter) -> Result<Vec<Ent
         order by entry_id
         limit $6
         "#,
-        db::height(filter.after)?,
+        filter.after,
         filter.owner.merchant_id().map(MerchantId::as_uuid),
         filter.kind.map(Kind::as_str),
         filter.verb.map(Verb::as_str),
@@ -229,7 +251,7 @@ pub async fn entries(conn: &mut PgConnection, filter: &Filter) -> Result<Vec<Ent
     .during("read lists")?;
     let entries = rows.into_iter().map(|row| {
         Ok(Entry {
-            entry_id: db::number(row.entry_id)?,
+            entry_id: row.entry_id,
             owner: filter.owner,
             line: line(&row.kind, &row.verb, row.chain_id.as_deref(), &row.address, &row.note)?,
             created_at: row.created_at,
@@ -305,22 +327,21 @@ impl Columns {
     }
 }
 
-fn change(action: &'static str, owner: Owner) -> Change<'static> {
-    let (subject, merchant_id) = (owner.as_str(), owner.merchant_id());
-    Change { action, subject, merchant_id, before: None, after: None }
+fn change<'a>(action: &'a str, subject: &'a str, owner: Owner) -> Change<'a> {
+    Change { action, subject, merchant_id: owner.merchant_id(), before: None, after: None }
+}
+
+/// What the audit calls the lists of an owner.
+fn subject(owner: Owner) -> String {
+    match owner {
+        Owner::Service => owner.as_str().to_owned(),
+        Owner::Merchant(merchant_id) => merchant_id.to_string(),
+    }
 }
 
 /// What the record of a change says of the entries.
 fn told(version: u64, entries: &[NewEntry]) -> Value {
-    let entries = entries.iter().map(|entry| {
-        json!({
-            "kind": entry.kind().as_str(),
-            "verb": entry.verb().as_str(),
-            "network": entry.chain_id().map(|chain_id| chain_id.to_string()),
-            "address": entry.address().to_string(),
-            "note": entry.note(),
-        })
-    });
+    let entries = entries.iter().map(NewEntry::shown);
     json!({ "version": version, "entries": entries.collect::<Vec<_>>() })
 }
 

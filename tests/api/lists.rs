@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use sqlx::Row as _;
 
 use crate::{
-    callers::{assert_shape, merchant_key, quittance, reason, stderr, stdout},
+    callers::{assert_shape, key, merchant_key, quittance, reason, stderr, stdout},
     payments::{AMOUNT, NOWHERE},
-    support::{Service, World},
+    support::{Answer, Service, World},
 };
 
 const DENIED: &str = "address_denied";
@@ -259,14 +259,14 @@ async fn every_denial_is_recorded_with_its_list_and_version_and_every_change_aud
     assert!(refusals.iter().all(|refusal| refusal["nonce"] == *nonce), "{refusals:#?}");
 
     let audited = sqlx::query(
-        "select action, subject, merchant_id is null, before, after, actor_kind from audit
+        "select action, coalesce(merchant_id::text, 'service') = subject, merchant_id is null, before, after, actor_kind from audit
          where action like 'list.%' order by audit_id",
     );
     let audited = audited.fetch_all(&world.books).await.unwrap();
-    let told: Vec<(String, String, bool)> =
+    let told: Vec<(String, bool, bool)> =
         audited.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-    let added = |subject: &str, is_service| ("list.add".to_owned(), subject.to_owned(), is_service);
-    assert_eq!(told, [added("merchant", false), added("service", true)]);
+    let added = |is_service| ("list.add".to_owned(), true, is_service);
+    assert_eq!(told, [added(false), added(true)], "the subject is whose list it is");
     let after: Value = serde_json::from_str(&audited[0].get::<String, _>("after")).unwrap();
     assert_eq!(after["version"], 1);
     assert_eq!(after["entries"][0]["note"], "a thief");
@@ -353,7 +353,7 @@ async fn wrong_entries_are_refused_and_lists_are_shown() {
     }
     let shown = quittance(&world, &["list", "show", "--json"]).await;
     let shown: Value = serde_json::from_str(stdout(&shown)).unwrap();
-    assert_eq!(shown["scope"], "service");
+    assert_eq!(shown["merchantId"], Value::Null);
     assert_eq!((&shown["kind"], &shown["verb"]), (&json!("payee"), &json!("allow")));
     assert_eq!((&shown["network"], &shown["address"]), (&json!("eip155:8453"), &json!(address)));
     assert_eq!(shown["note"], long[1..]);
@@ -362,5 +362,132 @@ async fn wrong_entries_are_refused_and_lists_are_shown() {
         assert!(shown.status.success(), "{}", stderr(&shown));
         assert_eq!(stdout(&shown), "", "{others:?}");
     }
+    world.stop().await;
+}
+
+/// What the API answers to a key.
+async fn ask(service: &Service, key: &str, method: Method, path: &str, body: Value) -> Answer {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    service.send(method, path, &[("X-API-Key", key.to_owned())], body).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_and_merchants_keep_their_lists_by_the_api() {
+    let world = World::automine().await;
+    let service = world.service().await;
+    let (get, post, delete) = (Method::GET, Method::POST, Method::DELETE);
+    let operator = world.keys.operator.reveal();
+    let own = key(&world, &["--merchant", MERCHANT, "--test", "--scopes", "read,manage"]).await;
+    let merchants = ask(&service, operator, get.clone(), "/v1/merchants", Value::Null).await;
+    let merchant_id = merchants.json()["merchants"][0]["merchantId"].clone();
+    let entries = "/v1/lists/entries";
+    let payer = world.services.chain.payers[0].address.to_string();
+    let denied = json!({ "kind": "payer", "verb": "deny", "address": payer });
+
+    let added = json!({ "entries": [denied, denied] });
+    let answer = ask(&service, &own, post.clone(), entries, added.clone()).await;
+    assert_eq!((answer.status.as_u16(), &answer.json()["added"]), (200, &json!(1)));
+    let settled = service.settle(&world.payment(0, AMOUNT)).await;
+    assert_eq!(settled["errorMessage"], "the merchant does not allow this payer");
+    let answer = ask(&service, operator, post.clone(), entries, added).await;
+    assert_eq!(answer.json(), json!({ "added": 1, "version": 1 }));
+    let settled = service.settle(&world.payment(0, AMOUNT)).await;
+    assert_eq!(settled["errorMessage"], "the operator does not allow this payer");
+
+    // Each sees its own; an operator all.
+    let of_merchant = format!("{entries}?merchantId={}", merchant_id.as_str().unwrap());
+    let mut entry_ids = Vec::new();
+    for (key, path, owner) in [
+        (own.as_str(), entries, &merchant_id),
+        (&own, &of_merchant, &merchant_id),
+        (operator, &of_merchant, &merchant_id),
+        (operator, entries, &Value::Null),
+    ] {
+        let listed = ask(&service, key, get.clone(), path, Value::Null).await.json();
+        let [entry] = listed["entries"].as_array().unwrap().as_slice() else { panic!("{listed}") };
+        assert_eq!((&entry["merchantId"], &entry["address"]), (owner, &json!(payer)));
+        entry_ids.push(entry["entryId"].as_i64().unwrap());
+    }
+    let of_service = format!("{entries}/{}", entry_ids[3]);
+    let answer = ask(&service, &own, delete.clone(), &of_service, Value::Null).await;
+    assert_eq!(answer.status, 404, "it is not the merchant's: {}", answer.body);
+    let elsewhere = format!("{entries}?merchantId={}", uuid::Uuid::nil());
+    assert_eq!(ask(&service, &own, get.clone(), &elsewhere, Value::Null).await.status, 404);
+    let refusals = ask(&service, operator, get.clone(), "/v1/refusals", Value::Null).await.json();
+    assert_eq!(refusals["refusals"].as_array().map(Vec::len), Some(2), "{refusals}");
+    assert_eq!(refusals["refusals"][0]["list"], "service/payer/deny");
+    assert_eq!(ask(&service, &own, get.clone(), "/v1/refusals", Value::Null).await.status, 403);
+
+    // A key without the scope may not.
+    let answer = ask(&service, &service.api_key, post.clone(), entries, json!({})).await;
+    assert_eq!(answer.status, 403, "{}", answer.body);
+
+    for path in [of_service, format!("{entries}/{}", entry_ids[0])] {
+        let answer = ask(&service, operator, delete.clone(), &path, Value::Null).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let again = ask(&service, operator, delete.clone(), &path, Value::Null).await;
+        assert_eq!(again.status, 404);
+    }
+    assert_eq!(service.settle(&world.payment(0, AMOUNT)).await["success"], json!(true));
+    let audited = "select count(*) from audit where action in ('list.add', 'list.remove')
+        and actor_kind in ('operator', 'merchant')";
+    assert_eq!(world.count(audited).await, 4);
+    service.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_refuses_what_it_cannot_read_and_pages_what_is_long() {
+    let world = World::automine().await;
+    let service = world.service().await;
+    let operator = world.keys.operator.reveal();
+    let line =
+        |n: usize| json!({ "kind": "payee", "verb": "deny", "address": format!("0x{n:040x}") });
+    let lines = |n: usize| json!({ "entries": (0..n).map(line).collect::<Vec<_>>() });
+    let post =
+        async |body: Value| ask(&service, operator, Method::POST, "/v1/lists/entries", body).await;
+    let altered = |member: &str, value: Value| {
+        let mut line = line(1);
+        line[member] = value;
+        json!({ "entries": [line] })
+    };
+    for (body, told) in [
+        (lines(0), "expected 1 to 1000"),
+        (lines(1_001), "expected 1 to 1000"),
+        (altered("kind", json!("buyer")), "entries[0].kind"),
+        (altered("verb", json!("forbid")), "entries[0].verb"),
+        (altered("network", json!("base")), "entries[0].network"),
+        (altered("network", json!("solana:x")), "entries[0].network"),
+        (altered("address", json!("0x12")), "entries[0].address"),
+        (altered("note", json!("x".repeat(201))), "entries[0].note"),
+        (altered("colour", json!("red")), "colour"),
+    ] {
+        let answer = post(body).await;
+        assert_eq!(answer.status, 400, "{told}: {}", answer.body);
+        assert!(answer.body.contains(told), "{told}: {}", answer.body);
+    }
+    let mut for_nobody = lines(1);
+    for_nobody["merchantId"] = json!(uuid::Uuid::nil());
+    assert_eq!(post(for_nobody).await.status, 404);
+    assert_eq!(world.count("select count(*) from list_entry").await, 0);
+    assert_eq!(post(lines(1_000)).await.json(), json!({ "added": 1_000, "version": 1 }));
+    assert_eq!(post(lines(1_000)).await.json(), json!({ "added": 0, "version": 1 }));
+    let (mut seen, mut after) = (Vec::new(), json!(0));
+    while !after.is_null() {
+        let path = format!("/v1/lists/entries?limit=100&after={after}");
+        let page = ask(&service, operator, Method::GET, &path, Value::Null).await.json();
+        seen.extend(page["entries"].as_array().unwrap().iter().map(|e| e["address"].clone()));
+        after = page["next"].clone();
+    }
+    assert_eq!(seen.len(), 1_000);
+    // The last that there is room for, and one more.
+    let filled = "update list_version set n_entries = 249999";
+    sqlx::query(filled).execute(&world.books).await.unwrap();
+    let new = |n: usize| json!({ "entries": [line(2_000 + n)] });
+    assert_eq!(post(new(0)).await.status, 200);
+    let full = post(new(1)).await;
+    assert_eq!(full.status, 409, "{}", full.body);
+    assert_eq!(world.count("select count(*) from list_entry").await, 1_001);
+    service.stop().await;
     world.stop().await;
 }

@@ -5,6 +5,7 @@ mod caps;
 mod floors;
 mod keys;
 mod limits;
+mod lists;
 mod me;
 mod merchants;
 mod onboarding;
@@ -33,6 +34,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
         .configure(onboarding::routes)
         .configure(caps::routes)
         .configure(floors::routes)
+        .configure(lists::routes)
         .configure(policies::routes);
 }
 
