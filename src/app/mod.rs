@@ -109,14 +109,12 @@ impl Application {
         if !db::is_migrated(&pool).await? {
             anyhow::bail!("the database lacks migrations; run `quittance migrate` first");
         }
-        let (service, address) =
-            bind(&settings.server.host, settings.server.port.unwrap_or(SERVICE_PORT))
-                .await
-                .context("bind the service's port")?;
+        let at = &settings.server;
+        let bound = bind(&at.host, at.port.unwrap_or(SERVICE_PORT)).await;
+        let (service, address) = bound.context("bind the service's port")?;
         let at = &settings.operations;
-        let (operations, operations_address) = bind(&at.host, at.port.unwrap_or(OPERATIONS_PORT))
-            .await
-            .context("bind the operations port")?;
+        let bound = bind(&at.host, at.port.unwrap_or(OPERATIONS_PORT)).await;
+        let (operations, operations_address) = bound.context("bind the operations port")?;
 
         let (lease, replica_id) =
             (Duration::from_millis(settings.replica.lease_ms), Uuid::now_v7());
@@ -129,13 +127,8 @@ impl Application {
             let mode = if chain.test { KeyMode::Test } else { KeyMode::Live };
             let factories =
                 chain.wallet_factories.clone().map_or_else(Factories::default, Factories::of);
-            let served = ServedChain::new(
-                Arc::new(engine),
-                mode,
-                factories,
-                &promises,
-                chain.sanctions_oracle,
-            );
+            let (engine, oracle) = (Arc::new(engine), chain.sanctions_oracle);
+            let served = ServedChain::new(engine, mode, factories, &promises, oracle);
             chains.insert(chain.id, served);
         }
         let engines = chains.values().map(|chain| Arc::clone(&chain.engine)).collect();
@@ -161,10 +154,7 @@ impl Application {
             keys: ApiKeys::new(pool.clone(), pepper),
             caps: CapBook::new(pool.clone()),
             records: Records::new(pool.clone()),
-            rates: Arc::new(Rates::new(
-                rate_limits(&settings.limits)?,
-                settings.redis.url.as_ref(),
-            )?),
+            rates: Arc::new(rates(settings)?),
             n_trusted_proxies: settings.server.n_trusted_proxies,
             listing: Listing::new(pool.clone()),
             clock: clock::now,
@@ -351,6 +341,11 @@ fn engine(
         fee_limits: fee_limits(settings),
     };
     Ok(Engine::new(chain(settings)?, pool.clone(), keys(settings)?, options, replica_id))
+}
+
+/// What counts how often each asks, shared through Redis if there is one.
+fn rates(settings: &Settings) -> anyhow::Result<Rates> {
+    Ok(Rates::new(rate_limits(&settings.limits)?, settings.redis.url.as_ref())?)
 }
 
 /// How much is taken at a time, by the settings.

@@ -28,7 +28,7 @@ pub(super) struct Room {
 #[derive(Debug)]
 pub(super) enum Look {
     /// They leave room.
-    Room(Room),
+    Room(Box<Room>),
     /// They do not.
     Refused(Refusal),
     /// They cannot be judged before this is done, which takes too long to hold a payer for it.
@@ -102,7 +102,7 @@ pub(super) async fn look(
     }
     let ask = ask(guest, gas_wei.unwrap_or_default());
     Ok(match limits::judge(&standing, ask) {
-        Ok(()) => Look::Room(Room { standing, visit, ask, policy }),
+        Ok(()) => Look::Room(Box::new(Room { standing, visit, ask, policy })),
         Err(refusal) => Look::Refused(refusal),
     })
 }
@@ -112,9 +112,9 @@ pub(super) async fn look(
 pub(super) async fn count(
     conn: &mut PgConnection,
     settlement_id: SettlementId,
-    room: Room,
+    room: Box<Room>,
 ) -> Result<Result<(), Refusal>, FacilitatorError> {
-    let Room { mut standing, visit, ask, policy } = room;
+    let Room { mut standing, visit, ask, policy } = *room;
     if standing.has_gas_budget() {
         let subjects = standing.gas_subjects();
         limits::hold_gas(conn, &subjects).await?;

@@ -75,7 +75,7 @@ impl Facilitator {
         &self,
         conn: &mut PgConnection,
         settlement_id: SettlementId,
-        room: Room,
+        room: Box<Room>,
     ) -> Result<Result<(), Refusal>, FacilitatorError> {
         caps::count(conn, settlement_id, room).await
     }

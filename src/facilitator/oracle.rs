@@ -131,7 +131,7 @@ impl Oracle {
                 None | Some(0) => return,
                 Some(_) => (),
             }
-            let answered = self.answer(questions.drain(..).collect());
+            let answered = self.answer(std::mem::take(&mut questions));
             if stop.run_until_cancelled(answered).await.is_none() {
                 return;
             }

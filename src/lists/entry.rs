@@ -193,9 +193,12 @@ impl Entry {
     /// As the API and commands tell it.
     pub fn shown(&self) -> Value {
         let mut shown = self.line.shown();
-        shown["entryId"] = json!(self.entry_id);
-        shown["merchantId"] = json!(self.owner.merchant_id().map(MerchantId::as_uuid));
-        shown["createdAt"] = json!(self.created_at);
+        if let Some(members) = shown.as_object_mut() {
+            let merchant_id = self.owner.merchant_id().map(MerchantId::as_uuid);
+            members.insert("entryId".to_owned(), json!(self.entry_id));
+            members.insert("merchantId".to_owned(), json!(merchant_id));
+            members.insert("createdAt".to_owned(), json!(self.created_at));
+        }
         shown
     }
 }

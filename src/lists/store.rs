@@ -33,6 +33,7 @@ pub struct ListFull {
 ///
 /// # Errors
 /// Within the result, when there is no room; then nothing of the database transaction may be committed.
+#[allow(clippy::as_conversions, reason = "in this way `query!` is told what an argument may be")]
 pub async fn add(
     conn: &mut PgConnection,
     actor: &Actor,
@@ -97,6 +98,7 @@ pub async fn find(
 }
 
 /// Takes entries out of the lists of an owner, whatever their notes.
+#[allow(clippy::as_conversions, reason = "in this way `query!` is told what an argument may be")]
 pub async fn remove(
     conn: &mut PgConnection,
     actor: &Actor,

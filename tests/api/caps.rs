@@ -320,12 +320,9 @@ async fn caps_that_cannot_be_read_keep_payments_from_being_promised() {
         assert!(answer.header("retry-after").is_some(), "{table}");
         let asked = Instant::now();
         // Verification needs no counters while there are no caps.
-        while table != "budget_counter" {
-            let answer = service.post("/verify", &payment).await;
-            if answer.status == 503 {
-                break;
-            }
-            assert!(asked.elapsed() < BELIEF, "{table}: {}", answer.body);
+        let is_asked = table != "budget_counter";
+        while is_asked && service.post("/verify", &payment).await.status != 503 {
+            assert!(asked.elapsed() < BELIEF, "{table}: verification goes on");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let back = sqlx::AssertSqlSafe(rename("away", table));
@@ -394,6 +391,19 @@ async fn the_command_line_sets_shows_and_removes_caps_and_records_each_change() 
         assert_eq!(again.status.code(), Some(1));
         assert!(stderr(&again).contains("there is no cap"), "{}", stderr(&again));
     }
+    let some = |limit: &str| Some(limit.to_owned());
+    let expected = [
+        ("cap.set".to_owned(), None, some("100")),
+        ("cap.set".to_owned(), some("100"), some("200")),
+        ("cap.remove".to_owned(), some("200"), None),
+    ];
+    assert_eq!(recorded_limits(&world, id).await, expected);
+    service.stop().await;
+    world.stop().await;
+}
+
+/// What was done to a cap at the command line, and its limit before and after.
+async fn recorded_limits(world: &World, id: &str) -> Vec<(String, Option<String>, Option<String>)> {
     let changes: Vec<(String, Option<String>, Option<String>)> = sqlx::query_as(
         "select action, before, after from audit where subject = $1 and actor_kind = 'command'
             and merchant_id is not null order by audit_id",
@@ -402,25 +412,13 @@ async fn the_command_line_sets_shows_and_removes_caps_and_records_each_change() 
     .fetch_all(&world.books)
     .await
     .unwrap();
-    let limit = |state: &Option<String>| {
-        let state: Value = serde_json::from_str(state.as_ref()?).unwrap();
+    let limit = |state: Option<String>| {
+        let state: Value = serde_json::from_str(&state?).unwrap();
         state["limit"].as_str().map(str::to_owned)
     };
-    let found: Vec<_> = changes
-        .iter()
-        .map(|(action, before, after)| (action.as_str(), limit(before), limit(after)))
-        .collect();
-    let some = |limit: &str| Some(limit.to_owned());
-    assert_eq!(
-        found,
-        [
-            ("cap.set", None, some("100")),
-            ("cap.set", some("100"), some("200")),
-            ("cap.remove", some("200"), None)
-        ]
-    );
-    service.stop().await;
-    world.stop().await;
+    let told =
+        changes.into_iter().map(|(action, before, after)| (action, limit(before), limit(after)));
+    told.collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -134,12 +134,15 @@ async fn a_policy_is_open_from_its_first_second_to_the_one_before_its_last_by_th
     world.stop().await;
 }
 
+/// Makes a policy forbid a payment.
+type Spoil = fn(&mut Limits);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_reasons_the_first_is_told() {
     let world = World::automine().await;
     let service = world.service().await;
     let account = &world.services.chain.payers[0];
-    let ways: [(&str, fn(&mut Limits)); 3] = [
+    let ways: [(&str, Spoil); 3] = [
         ("spending_policy_payee_not_allowed", |limits| {
             limits.payees = vec![Address::repeat_byte(0x31)];
         }),

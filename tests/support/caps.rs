@@ -1,12 +1,12 @@
 //! Caps, as operators set them, and what must hold of their counters.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 use tokio::process::Command;
 
-use super::World;
+use super::{World, now};
 
 /// Counters of caps that are not what was claimed in their window and did not fail.
 const WRONG_COUNTERS: &str = "select count(*)
@@ -88,8 +88,7 @@ impl World {
 
     /// What counts by the hour is not to be cut by a full one: waits where one is close.
     pub async fn far_from_a_full_hour(&self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-        let left = 3_600 - now % 3_600;
+        let left = 3_600 - now().seconds() % 3_600;
         if left < 100 {
             tokio::time::sleep(Duration::from_secs(left + 1)).await;
         }

@@ -175,6 +175,7 @@ impl Counted {
 }
 
 /// Reads what stands about a visit. What was claimed before a cap was made is in it, be it counted or not.
+#[allow(clippy::too_many_lines, reason = "one statement, so that it is of one moment")]
 pub async fn standing(conn: &mut PgConnection, visit: &Visit) -> Result<Standing, DbError> {
     let place = &visit.place;
     let payer = visit.payer.map(|payer| payer.to_vec());

@@ -82,14 +82,16 @@ impl RateLimits {
 
     /// The rates of a merchant, as they are told to people and programs.
     pub fn shown(&self, merchant_id: MerchantId, own: &OwnRates) -> Value {
-        let mut shown = json!({ "merchantId": merchant_id.as_uuid() });
-        for class in RateClass::ALL {
+        let of = |class| {
             let (rate, is_own) = (self.rate(own, class), own.of(class).is_some());
-            let (per_second, burst) = (rate.per_second(), rate.burst());
-            shown[class.as_str()] =
-                json!({ "perSecond": per_second, "burst": burst, "isOwn": is_own });
-        }
-        shown
+            json!({ "perSecond": rate.per_second(), "burst": rate.burst(), "isOwn": is_own })
+        };
+        json!({
+            "merchantId": merchant_id.as_uuid(),
+            "verify": of(RateClass::Verify),
+            "settle": of(RateClass::Settle),
+            "read": of(RateClass::Read),
+        })
     }
 
     const fn of(&self, class: RateClass) -> ClassLimit {
