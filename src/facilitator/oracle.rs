@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::Arc,
     time::Duration,
 };
@@ -131,7 +132,7 @@ impl Oracle {
                 None | Some(0) => return,
                 Some(_) => (),
             }
-            let answered = self.answer(std::mem::take(&mut questions));
+            let answered = self.answer(mem::take(&mut questions));
             if stop.run_until_cancelled(answered).await.is_none() {
                 return;
             }

@@ -192,14 +192,17 @@ pub struct Entry {
 impl Entry {
     /// As the API and commands tell it.
     pub fn shown(&self) -> Value {
-        let mut shown = self.line.shown();
-        if let Some(members) = shown.as_object_mut() {
-            let merchant_id = self.owner.merchant_id().map(MerchantId::as_uuid);
-            members.insert("entryId".to_owned(), json!(self.entry_id));
-            members.insert("merchantId".to_owned(), json!(merchant_id));
-            members.insert("createdAt".to_owned(), json!(self.created_at));
-        }
-        shown
+        let line = &self.line;
+        json!({
+            "entryId": self.entry_id,
+            "merchantId": self.owner.merchant_id().map(MerchantId::as_uuid),
+            "kind": line.kind.as_str(),
+            "verb": line.verb.as_str(),
+            "network": line.chain_id.map(|chain_id| chain_id.to_string()),
+            "address": line.address.to_string(),
+            "note": line.note,
+            "createdAt": self.created_at,
+        })
     }
 }
 

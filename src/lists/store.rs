@@ -44,7 +44,7 @@ pub async fn add(
     let added = sqlx::query!(
         "
         insert into list_entry (merchant_id, kind, verb, chain_id, address, note)
-        select $1, kind, verb, chain_id, address, note
+        select $1, kind, verb, nullif(chain_id, ''), address, note
         from unnest($2::text[], $3::text[], $4::text[], $5::bytea[], $6::text[])
             as asked (kind, verb, chain_id, address, note)
         on conflict do nothing
@@ -53,7 +53,7 @@ pub async fn add(
         owner.merchant_id().map(MerchantId::as_uuid),
         &columns.kinds,
         &columns.verbs,
-        &columns.chain_ids as &[Option<String>],
+        &columns.chain_ids,
         &columns.addresses,
         &columns.notes,
     )
@@ -114,14 +114,14 @@ pub async fn remove(
         where list_entry.address = asked.address and list_entry.kind = asked.kind
             and list_entry.verb = asked.verb
             and list_entry.merchant_id is not distinct from $1
-            and list_entry.chain_id is not distinct from asked.chain_id
+            and list_entry.chain_id is not distinct from nullif(asked.chain_id, '')
         returning list_entry.kind, list_entry.verb, list_entry.chain_id, list_entry.address,
             list_entry.note
         ",
         owner.merchant_id().map(MerchantId::as_uuid),
         &columns.kinds,
         &columns.verbs,
-        &columns.chain_ids as &[Option<String>],
+        &columns.chain_ids,
         &columns.addresses,
     )
     .fetch_all(&mut *conn)
@@ -312,17 +312,21 @@ pub(super) async fn whole(conn: &mut PgConnection, owner: Owner) -> Result<Vec<N
 struct Columns {
     kinds: Vec<String>,
     verbs: Vec<String>,
-    chain_ids: Vec<Option<String>>,
+    /// Empty: on any chain.
+    chain_ids: Vec<String>,
     addresses: Vec<Vec<u8>>,
     notes: Vec<String>,
 }
 
 impl Columns {
     fn of(entries: &[NewEntry]) -> Self {
+        let chain = |entry: &NewEntry| {
+            entry.chain_id().map(|chain_id| chain_id.to_string()).unwrap_or_default()
+        };
         Self {
             kinds: entries.iter().map(|entry| entry.kind().as_str().to_owned()).collect(),
             verbs: entries.iter().map(|entry| entry.verb().as_str().to_owned()).collect(),
-            chain_ids: entries.iter().map(|entry| Some(entry.chain_id()?.to_string())).collect(),
+            chain_ids: entries.iter().map(chain).collect(),
             addresses: entries.iter().map(|entry| entry.address().to_vec()).collect(),
             notes: entries.iter().map(|entry| entry.note().to_owned()).collect(),
         }

@@ -44,7 +44,9 @@ fn nowhere() -> Vec<(&'static str, String)> {
 async fn help_and_version_succeed_and_wrong_arguments_are_64() {
     let help = quittance_with(&[], &["--help"]).await;
     assert_ended(&help, 0, "--help");
-    for command in ["dev", "serve", "migrate", "doctor", "merchant", "wallet", "key", "audit"] {
+    for command in [
+        "dev", "serve", "migrate", "doctor", "merchant", "wallet", "key", "audit", "list", "sanctions",
+    ] {
         assert!(stdout(&help).contains(command), "{}", stdout(&help));
         assert_ended(&quittance_with(&[], &[command, "--help"]).await, 0, command);
     }
@@ -76,6 +78,16 @@ async fn help_and_version_succeed_and_wrong_arguments_are_64() {
         &["wallet", "drain", "1", "2"],
         &["key", "create"],
         &["key", "create", "--operator", "--merchant", "x"],
+        &["list"],
+        &["list", "add", ADDRESS],
+        &["list", "add", "--kind", "payer", "--verb", "deny"],
+        &["list", "add", "--kind", "buyer", "--verb", "deny", ADDRESS],
+        &["list", "add", "--kind", "payer", "--verb", "forbid", ADDRESS],
+        &["list", "add", "--kind", "payer", "--verb", "deny", "--chain", "base", ADDRESS],
+        &["list", "refusals", "--limit", "1001"],
+        &["sanctions", "check"],
+        &["sanctions", "seal", "--source", "x"],
+        &["sanctions", "seal", "--source", "x", "--list-version", "1", "--date", "today"],
         &["doctor", "--json", "--json"],
         &["dev", "--port", "65536"],
         &["--config"],

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use alloy::primitives::{Address, B256, Bytes};
+use alloy::primitives::{Address, B256, Bytes, keccak256};
 use futures_util::future::join_all;
+use quittance::app::dev::{Account, Buyer};
 use serde_json::{Value, json};
 
 use crate::{
@@ -153,6 +154,45 @@ async fn payments_that_come_together_are_asked_about_together() {
     // meanwhile; as many again if somebody was late.
     let n_calls = proxy.n_calls(CALL) - n_before;
     assert!((3..=6).contains(&n_calls), "{n_calls} calls");
+    service.stop().await;
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sixty_four_callers_take_a_small_share_of_a_call_each() {
+    const CALL: &str = "eth_call";
+    const N_CALLERS: usize = 64;
+    const N_EACH: usize = 8;
+    let world = World::automine().await;
+    place(&world).await;
+    let proxy = Proxy::before(&world.services.chain.rpc_url);
+    let service = service_with(&world, &[(RPC_URL, &proxy.url)]).await;
+    assert_eq!(service.verify(&world.payment(0, AMOUNT)).await["isValid"], json!(true));
+    // Each of a payer of its own, so that no answer is known before.
+    let chain = &world.services.chain;
+    let payments = join_all((0..N_CALLERS * N_EACH).map(async |n| {
+        let private_key = keccak256(format!("a payer of the oracle's test {n}")).to_string();
+        let account = Account { address: Address::ZERO, private_key };
+        let buyer = Buyer::new(&account, chain.market()).unwrap();
+        world.give(buyer.address(), AMOUNT).await;
+        buyer.request(&world.authorization_of(buyer.address(), AMOUNT)).unwrap()
+    }));
+    let payments = payments.await;
+    proxy.set(CALL, Fault::Delay(Duration::from_millis(30)));
+    let n_before = proxy.n_calls(CALL);
+    join_all(payments.chunks(N_EACH).map(async |own| {
+        for payment in own {
+            let answer = service.verify(payment).await;
+            assert_eq!(answer["isValid"], json!(true), "{answer}");
+        }
+    }))
+    .await;
+    let n_calls = proxy.n_calls(CALL) - n_before;
+    eprintln!("{n_calls} calls for {} verifications", payments.len());
+    // A call of the lens and one of the oracle for all who come together: a sixteenth each, and less on a
+    // machine that does nothing else.
+    let most = u64::try_from(payments.len()).unwrap() / 10;
+    assert!(n_calls <= most, "{n_calls} calls for {} verifications", payments.len());
     service.stop().await;
     world.stop().await;
 }
