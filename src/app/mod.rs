@@ -116,21 +116,10 @@ impl Application {
         let bound = bind(&at.host, at.port.unwrap_or(OPERATIONS_PORT)).await;
         let (operations, operations_address) = bound.context("bind the operations port")?;
 
-        let (lease, replica_id) =
-            (Duration::from_millis(settings.replica.lease_ms), Uuid::now_v7());
+        let replica_id = Uuid::now_v7();
         let marks = settings.redis.url.as_ref().map(Marks::new).transpose()?;
         let promises = Arc::new(Promises::new(pool.clone(), marks));
-        let mut chains = BTreeMap::new();
-        for (name, chain) in &settings.chains {
-            let engine = engine(&pool, chain, lease, replica_id)
-                .with_context(|| format!("set up chains.{name}"))?;
-            let mode = if chain.test { KeyMode::Test } else { KeyMode::Live };
-            let factories =
-                chain.wallet_factories.clone().map_or_else(Factories::default, Factories::of);
-            let (engine, oracle) = (Arc::new(engine), chain.sanctions_oracle);
-            let served = ServedChain::new(engine, mode, factories, &promises, oracle);
-            chains.insert(chain.id, served);
-        }
+        let chains = served(&pool, settings, replica_id, &promises)?;
         let engines = chains.values().map(|chain| Arc::clone(&chain.engine)).collect();
         let verifications = chains.values().map(ServedChain::verifications).collect();
         let oracles = chains.values().filter_map(ServedChain::oracle).collect();
@@ -324,6 +313,28 @@ fn gate(pool: &PgPool, settings: &Settings, pepper: &Pepper) -> Gate {
         failed_attempts_burst: settings.limits.failed_attempts_burst,
     };
     Gate::new(pool.clone(), options)
+}
+
+/// The chains that are served.
+fn served(
+    pool: &PgPool,
+    settings: &Settings,
+    replica_id: Uuid,
+    promises: &Arc<Promises>,
+) -> anyhow::Result<BTreeMap<ChainId, ServedChain>> {
+    let lease = Duration::from_millis(settings.replica.lease_ms);
+    let mut chains = BTreeMap::new();
+    for (name, chain) in &settings.chains {
+        let engine = engine(pool, chain, lease, replica_id)
+            .with_context(|| format!("set up chains.{name}"))?;
+        let mode = if chain.test { KeyMode::Test } else { KeyMode::Live };
+        let factories =
+            chain.wallet_factories.clone().map_or_else(Factories::default, Factories::of);
+        let oracle = chain.sanctions_oracle;
+        let served = ServedChain::new(Arc::new(engine), mode, factories, promises, oracle);
+        chains.insert(chain.id, served);
+    }
+    Ok(chains)
 }
 
 fn engine(

@@ -45,7 +45,16 @@ async fn help_and_version_succeed_and_wrong_arguments_are_64() {
     let help = quittance_with(&[], &["--help"]).await;
     assert_ended(&help, 0, "--help");
     for command in [
-        "dev", "serve", "migrate", "doctor", "merchant", "wallet", "key", "audit", "list", "sanctions",
+        "dev",
+        "serve",
+        "migrate",
+        "doctor",
+        "merchant",
+        "wallet",
+        "key",
+        "audit",
+        "list",
+        "sanctions",
     ] {
         assert!(stdout(&help).contains(command), "{}", stdout(&help));
         assert_ended(&quittance_with(&[], &[command, "--help"]).await, 0, command);
