@@ -1,6 +1,8 @@
 //! What a request passes before its body is read, in this order: its address, its key, its merchant's
 //! rate, its merchant's seat, the key's scope.
 
+use std::time::Duration;
+
 use actix_web::{
     Error, HttpMessage as _, HttpRequest,
     body::{BoxBody, MessageBody},
@@ -11,10 +13,15 @@ use actix_web::{
 
 use crate::{
     domain::RateClass,
+    limits::TooMuch,
     merchants::{Caller, Principal, Scope},
 };
 
 use super::{Shape, State, address::ClientAddress, body, caller::merchant, error::ApiError};
+
+/// How long a refusal is kept back. Whoever asks again at once, by however many connections, is refused ten
+/// times a second by each: otherwise refusing would take the time of all others.
+const REFUSAL_DELAY: Duration = Duration::from_millis(100);
 
 /// Turns away an address that asks too often, before anything else is done for it.
 pub(super) async fn of_address(
@@ -32,7 +39,7 @@ pub(super) async fn of_address(
                 "/settle" => Shape::Settle,
                 _ => Shape::Api,
             };
-            let answer = ApiError::from(too_much).answer(shape, "", None);
+            let answer = refused(too_much).await.answer(shape, "", None);
             Ok(request.into_response(answer))
         }
     }
@@ -59,8 +66,17 @@ pub(super) async fn within_limits(
 ) -> Result<(), ApiError> {
     let Principal::Merchant(caller) = principal else { return Ok(()) };
     let (allowance, seat) = state.rates.admit(caller.merchant_id, &caller.rates, class).await;
-    let mut kept = request.extensions_mut();
-    kept.insert(allowance);
-    kept.insert(seat?);
-    Ok(())
+    request.extensions_mut().insert(allowance);
+    match seat {
+        Ok(seat) => {
+            request.extensions_mut().insert(seat);
+            Ok(())
+        }
+        Err(too_much) => Err(refused(too_much).await),
+    }
+}
+
+async fn refused(too_much: TooMuch) -> ApiError {
+    tokio::time::sleep(REFUSAL_DELAY).await;
+    too_much.into()
 }

@@ -92,10 +92,12 @@ impl Answered {
         }
     }
 
-    /// Probes, and verdicts: they change nothing, there are thousands a second, and the metrics tell
-    /// of them. A line costs more than all else that HTTP does for a verdict.
+    /// Probes, verdicts, and what is too much: they change nothing, there are thousands a second, and the
+    /// metrics tell of them. A line costs more than all else that HTTP does for a verdict.
     fn is_routine(&self) -> bool {
-        PROBES.contains(&self.route) || (self.route == VERIFY && self.status == StatusCode::OK)
+        PROBES.contains(&self.route)
+            || (self.route == VERIFY && self.status == StatusCode::OK)
+            || self.status == StatusCode::TOO_MANY_REQUESTS
     }
 
     fn count(&self) {

@@ -464,7 +464,7 @@ fn hammer(address: &str, request: &str, n_connections: usize, is_over: &AtomicBo
 #[tokio::test(flavor = "multi_thread")]
 async fn a_merchant_that_asks_without_a_pause_takes_nothing_from_another() {
     const N_CONNECTIONS: usize = 500;
-    const N_ASKED: usize = 400;
+    const N_ASKED: usize = 200;
     let world = World::automine().await;
     let settings = [
         ("QUITTANCE__LIMITS__VERIFY_PER_SECOND", "200"),
