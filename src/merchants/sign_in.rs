@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use alloy::{
     hex,
-    primitives::{Address, B256, eip191_hash_message},
+    primitives::{Address, B64, B256, eip191_hash_message},
 };
 use signinwithethereum::{Message, TimeStamp, Version};
 use time::OffsetDateTime;
@@ -25,8 +25,11 @@ const MAX_MESSAGE_BYTES: usize = 4_096;
 const STATEMENT: &str = "I want payments to this address to be settled by this facilitator.";
 /// Sets our codes apart from others under the same pepper.
 const PURPOSE: &[u8] = b"sign-in nonce";
-/// How many hex digits of a nonce tell its time, and how many prove that it is ours.
+/// How many hex digits of a nonce are its time.
 const N_TIME_DIGITS: usize = 10;
+/// How many are its time, and chance after it.
+const N_SAID_DIGITS: usize = N_TIME_DIGITS + 16;
+/// How many after those prove that it is ours.
 const N_CODE_DIGITS: usize = 32;
 
 /// Who is signed in to: the domain that messages name.
@@ -166,15 +169,17 @@ impl SignIns {
         Ok(Proposal { message: message.to_string(), nonce, expires_at })
     }
 
+    /// Chance sets two nonces of the same second apart.
     fn nonce(&self, address: Address, chain_id: ChainId, now: UnixTime) -> String {
-        let time = format!("{:0N_TIME_DIGITS$x}", now.seconds());
-        let code = self.code(&time, address, chain_id);
-        format!("{time}{code}")
+        let chance = hex::encode(B64::random());
+        let said = format!("{:0N_TIME_DIGITS$x}{chance}", now.seconds());
+        let code = self.code(&said, address, chain_id);
+        format!("{said}{code}")
     }
 
-    fn code(&self, time: &str, address: Address, chain_id: ChainId) -> String {
+    fn code(&self, said: &str, address: Address, chain_id: ChainId) -> String {
         let chain_id = chain_id.eip155().to_be_bytes();
-        let code = self.pepper.code(&[PURPOSE, time.as_bytes(), address.as_slice(), &chain_id]);
+        let code = self.pepper.code(&[PURPOSE, said.as_bytes(), address.as_slice(), &chain_id]);
         hex::encode(code).chars().take(N_CODE_DIGITS).collect()
     }
 
@@ -185,11 +190,12 @@ impl SignIns {
         address: Address,
         chain_id: ChainId,
     ) -> Result<UnixTime, SignInError> {
-        let (time, code) = nonce.split_at_checked(N_TIME_DIGITS).ok_or(SignInError::WrongNonce)?;
-        if !is_equal(code, &self.code(time, address, chain_id)) {
+        let (said, code) = nonce.split_at_checked(N_SAID_DIGITS).ok_or(SignInError::WrongNonce)?;
+        if !is_equal(code, &self.code(said, address, chain_id)) {
             return Err(SignInError::WrongNonce);
         }
-        let seconds = u64::from_str_radix(time, 16).map_err(|_| SignInError::WrongNonce)?;
+        let time: String = said.chars().take(N_TIME_DIGITS).collect();
+        let seconds = u64::from_str_radix(&time, 16).map_err(|_| SignInError::WrongNonce)?;
         Ok(UnixTime::from_seconds(seconds))
     }
 }
@@ -265,6 +271,8 @@ mod tests {
             proposal.nonce
         );
         assert_eq!(proposal.message, expected);
+        let another = sign_ins.propose(address, base(), NOW).unwrap();
+        assert_ne!(another.nonce, proposal.nonce, "of the same second");
         let end = NOW.saturating_add(SIGN_IN_LIFE);
         assert_eq!(proposal.expires_at, end);
         let last = UnixTime::from_seconds(end.seconds() - 1);
