@@ -134,6 +134,12 @@ async fn unusable_settings_are_64_and_named() {
         (and("QUITTANCE__LIMITS__FAILED_ATTEMPTS_BURST", "0"), "limits.failed_attempts_burst"),
         (and("QUITTANCE__SETTLE__WAIT_MS", "99"), "settle.wait_ms"),
         (and("QUITTANCE__SETTLE__WAIT_MS", "28001"), "settle.wait_ms"),
+        (and("QUITTANCE__LIMITS__VERIFY_PER_SECOND", "0"), "limits.verify_per_second"),
+        (and("QUITTANCE__LIMITS__SETTLE_PER_SECOND", "100001"), "limits.settle_per_second"),
+        (and("QUITTANCE__LIMITS__READ_BURST", "60001"), "limits.read_burst"),
+        (and("QUITTANCE__LIMITS__ADDRESS_BURST", "0"), "limits.address_burst"),
+        (and("QUITTANCE__LIMITS__READ_UNDER_WAY_MAX", "10001"), "limits.read_under_way_max"),
+        (and("QUITTANCE__SERVER__N_TRUSTED_PROXIES", "17"), "server.n_trusted_proxies"),
         (and("QUITTANCE__CHAINS__TWIN__ID", "eip155:8453"), "twin"),
         (and("QUITTANCE__DATABASE__URL_FILE", "/nowhere"), "QUITTANCE__DATABASE__URL_FILE"),
     ] {

@@ -16,6 +16,7 @@ mod cli;
 mod coalescing;
 mod desk;
 mod endpoints;
+mod fair_shares;
 mod idempotency;
 mod key_life;
 mod keys;
