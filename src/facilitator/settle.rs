@@ -279,7 +279,7 @@ impl Facilitator {
                     }
                 },
             };
-            let gas_reserved_wei = room.as_ref().map_or(U256::ZERO, |room| room.gas_reserved_wei());
+            let gas_reserved_wei = room.as_deref().map_or(U256::ZERO, Room::gas_reserved_wei);
             let outcome = ledger::claim(&mut db, claim, verified, gas_reserved_wei).await?;
             if outcome == ClaimOutcome::Claimed {
                 let announced = [Announced::from(verified.terms())];

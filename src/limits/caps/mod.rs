@@ -8,6 +8,7 @@ mod cap;
 mod earlier;
 mod floor;
 mod forecast;
+mod gas;
 mod judge;
 mod standing;
 mod store;
@@ -17,7 +18,8 @@ pub use cap::{Cap, CapId, CapPeriod, CapTerms, InvalidCap, Measure, Setter, Subj
 pub use earlier::count_earlier;
 pub use floor::{Floor, floors, remove_floor, set_floor};
 pub use forecast::Forecast;
+pub use gas::{gas_used, hold_gas};
 pub use judge::{Ask, judge};
 
-pub use standing::{Place, Standing, Visit, gas_used, hold_gas, standing};
+pub use standing::{Place, Standing, Visit, standing};
 pub use store::{CapError, Usage, Viewer, cap, caps, key_merchant, remove_cap, set_cap, usage};

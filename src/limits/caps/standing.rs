@@ -2,6 +2,7 @@
 
 use alloy::primitives::{Address, U256};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::{
     db::{self, DbError, During},
@@ -177,9 +178,67 @@ impl Counted {
 /// Reads what stands about a visit. What was claimed before a cap was made is in it, be it counted or not.
 #[allow(clippy::too_many_lines, reason = "one statement, so that it is of one moment")]
 pub async fn standing(conn: &mut PgConnection, visit: &Visit) -> Result<Standing, DbError> {
+    let mut standing = Standing::NOTHING;
+    for row in rows(conn, visit).await? {
+        standing.base_units_per_coin = row.price.as_deref().map(db::u256).transpose()?;
+        if let Some(cap_id) = row.cap_id {
+            standing.caps.push(row.counted(CapId::from_uuid(cap_id))?);
+        }
+    }
+    Ok(standing)
+}
+
+/// One row for each cap; one without a cap where there is none.
+struct Row {
+    price: Option<String>,
+    cap_id: Option<Uuid>,
+    set_by: Option<String>,
+    subject: Option<String>,
+    merchant_id: Option<Uuid>,
+    api_key_id: Option<Uuid>,
+    payer: Option<Vec<u8>>,
+    measure: Option<String>,
+    period: Option<String>,
+    chain_id: Option<String>,
+    asset: Option<Vec<u8>>,
+    most: Option<String>,
+    used: Option<String>,
+    counter_subject: Option<String>,
+    begins_anew: Option<String>,
+    is_uncounted: Option<bool>,
+}
+
+impl Row {
+    fn counted(self, cap_id: CapId) -> Result<Counted, DbError> {
+        let (set_by, terms) = terms_of(TermsRow {
+            set_by: self.set_by.unwrap_or_default(),
+            subject: self.subject.unwrap_or_default(),
+            merchant_id: self.merchant_id,
+            api_key_id: self.api_key_id,
+            payer: self.payer,
+            measure: self.measure.unwrap_or_default(),
+            period: self.period.unwrap_or_default(),
+            chain_id: self.chain_id,
+            asset: self.asset,
+        })?;
+        let most = db::u256(self.most.as_deref().unwrap_or_default())?;
+        Ok(Counted {
+            cap: Cap { cap_id, set_by, terms, most },
+            // A sum that is no number of 256 bits leaves no room.
+            used: db::u256(self.used.as_deref().unwrap_or_default()).unwrap_or(U256::MAX),
+            counter_subject: self.counter_subject.unwrap_or_default(),
+            begins_anew: self.begins_anew,
+            is_uncounted: self.is_uncounted.unwrap_or_default(),
+        })
+    }
+}
+
+#[allow(clippy::too_many_lines, reason = "one statement: a claim without caps has one round trip")]
+async fn rows(conn: &mut PgConnection, visit: &Visit) -> Result<Vec<Row>, DbError> {
     let place = &visit.place;
     let payer = visit.payer.map(|payer| payer.to_vec());
-    let rows = sqlx::query!(
+    sqlx::query_as!(
+        Row,
         r#"
         select price.base_units_per_coin::text as price, cap.cap_id as "cap_id?",
             cap.set_by as "set_by?", cap.subject as "subject?", cap.merchant_id,
@@ -263,86 +322,7 @@ pub async fn standing(conn: &mut PgConnection, visit: &Visit) -> Result<Standing
     )
     .fetch_all(conn)
     .await
-    .during("read the caps")?;
-    let mut standing = Standing::NOTHING;
-    for row in rows {
-        standing.base_units_per_coin = row.price.as_deref().map(db::u256).transpose()?;
-        let Some(cap_id) = row.cap_id else { continue };
-        let (set_by, terms) = terms_of(TermsRow {
-            set_by: row.set_by.unwrap_or_default(),
-            subject: row.subject.unwrap_or_default(),
-            merchant_id: row.merchant_id,
-            api_key_id: row.api_key_id,
-            payer: row.payer,
-            measure: row.measure.unwrap_or_default(),
-            period: row.period.unwrap_or_default(),
-            chain_id: row.chain_id,
-            asset: row.asset,
-        })?;
-        let most = db::u256(row.most.as_deref().unwrap_or_default())?;
-        let cap_id = CapId::from_uuid(cap_id);
-        standing.caps.push(Counted {
-            cap: Cap { cap_id, set_by, terms, most },
-            // Sums stop at the largest number; a cap of that size is none.
-            used: db::u256(row.used.as_deref().unwrap_or_default()).unwrap_or(U256::MAX),
-            counter_subject: row.counter_subject.unwrap_or_default(),
-            begins_anew: row.begins_anew,
-            is_uncounted: row.is_uncounted.unwrap_or_default(),
-        });
-    }
-    Ok(standing)
-}
-
-/// Holds gas budgets until the database transaction ends: claims under the same ones are made one after
-/// the other. Only claims take these locks, in one order, after their payer's and before any counter.
-pub async fn hold_gas(conn: &mut PgConnection, subjects: &[String]) -> Result<(), DbError> {
-    sqlx::query!(
-        "
-        select pg_advisory_xact_lock(hashtextextended('gas/' || subject, 0))
-        from (select distinct subject from unnest($1::text[]) as asked (subject) order by subject)
-            as asked
-        ",
-        subjects,
-    )
-    .fetch_all(conn)
-    .await
-    .during("hold gas budgets")?;
-    Ok(())
-}
-
-/// What gas budgets have used, in the order of `subjects`: what was posted today, and what is unmined. A
-/// claim reads it while it holds them, its own part included.
-pub async fn gas_used(
-    conn: &mut PgConnection,
-    visit: &Visit,
-    subjects: &[String],
-) -> Result<Vec<U256>, DbError> {
-    let payer = visit.payer.map(|payer| payer.to_vec());
-    let used = sqlx::query_scalar!(
-        r#"
-        select (coalesce((select wei from gas_spent where chain_id = $1
-                    and gas_spent.subject = asked.subject
-                    and day = (now() at time zone 'UTC')::date), 0)
-            + coalesce(case when subject like 'merchant:%'
-                then (select sum(gas_reserved_wei) from settlement
-                    where chain_id = $1 and merchant_id = $3
-                        and status in ('claimed', 'submitted') and gas_reserved_wei > 0)
-                else (select sum(gas_reserved_wei) from settlement
-                    where chain_id = $1 and payer = $4
-                        and status in ('claimed', 'submitted') and gas_reserved_wei > 0)
-            end, 0))::text as "used!"
-        from unnest($2::text[]) with ordinality as asked (subject, position)
-        order by position
-        "#,
-        visit.place.chain_id.to_string(),
-        subjects,
-        visit.place.merchant_id.as_uuid(),
-        payer.as_deref(),
-    )
-    .fetch_all(conn)
-    .await
-    .during("read gas budgets")?;
-    Ok(used.iter().map(|used| db::u256(used).unwrap_or(U256::MAX)).collect())
+    .during("read the caps")
 }
 
 /// Whether anything at all is about a place, and whether it is about payers.
