@@ -2,7 +2,11 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use quittance::app::dev::{ChainRequest, LocalChain};
+use quittance::{
+    app::dev::{ChainRequest, LocalChain},
+    domain::KeyMode,
+    merchants::ApiKey,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -262,7 +266,8 @@ async fn without_its_books_the_service_judges_nothing() {
     }
     assert_eq!(service.operations("/livez").await.status, 200);
     // Nor does it say that a key is wrong when it cannot look.
-    let headers = [("X-API-Key", "qk_test_unknown".to_owned())];
+    let unknown = ApiKey::generate(KeyMode::Test);
+    let headers = [("X-API-Key", unknown.reveal().to_owned())];
     let body = payment.body(Version::V2).to_string();
     let answer = service.send(Method::POST, "/verify", &headers, body).await;
     assert_trouble("/verify", &answer, "a key that cannot be looked up");
