@@ -376,7 +376,8 @@ async fn cap_what_is_taken(contract: &Contract, world: &World, service: &Service
     let cap = ask(Method::POST, caps, caps, of_day).await;
     let path = format!("/v1/caps/{}", cap["capId"].as_str().unwrap());
     ask(Method::GET, caps, caps, Value::Null).await;
-    service.settle(&world.payment(4, 10_000)).await;
+    // Not the payer whose policy was revoked before.
+    service.settle(&world.payment(6, 10_000)).await;
     let used = ask(Method::GET, &path, one, Value::Null).await;
     assert_eq!(used["usage"].as_array().map(Vec::len), Some(1), "{used}");
     ask(Method::DELETE, &path, one, Value::Null).await;
