@@ -30,7 +30,7 @@ use crate::{
 
 use super::{
     Announced, Facilitator, FacilitatorError, ServedChain,
-    caps::Look,
+    caps::{Look, Room},
     check_allowed, check_mode,
     house::{self, Guest},
     verify::{Verdict, read_books},
