@@ -377,7 +377,7 @@ async fn cap_what_is_taken(contract: &Contract, world: &World, service: &Service
     let path = format!("/v1/caps/{}", cap["capId"].as_str().unwrap());
     ask(Method::GET, caps, caps, Value::Null).await;
     // Not the payer whose policy was revoked before.
-    service.settle(&world.payment(6, 10_000)).await;
+    service.post("/settle", &world.payment(6, 10_000)).await;
     let used = ask(Method::GET, &path, one, Value::Null).await;
     assert_eq!(used["usage"].as_array().map(Vec::len), Some(1), "{used}");
     ask(Method::DELETE, &path, one, Value::Null).await;

@@ -92,7 +92,7 @@ async fn a_days_gas_is_what_was_posted_and_what_is_under_way() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_holds_its_gas_until_it_is_mined() {
     let world = World::stepped().await;
-    let service = world.service_with(&[("QUITTANCE__SETTLE__WAIT_MS", "300")]).await;
+    let service = world.service_with(&[("QUITTANCE__SETTLE__WAIT_MS", "2000")]).await;
     let chain = world.services.chain.chain_id.to_string();
     world
         .cap(&[
@@ -161,7 +161,7 @@ async fn a_payment_below_its_gas_is_refused_where_a_floor_is_set() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_floor_is_the_least_that_is_taken() {
     let world = World::stepped().await;
-    let service = world.service_with(&[("QUITTANCE__SETTLE__WAIT_MS", "300")]).await;
+    let service = world.service_with(&[("QUITTANCE__SETTLE__WAIT_MS", "2000")]).await;
     // A block a price: nothing moves it while nothing is mined. One base unit for a million million wei.
     world.operator(&["floor", "set", &world.usdc(), "--coin-price", "1000000"]).await;
     let said = refused(&service, &world.payment(0, 0), BELOW).await;

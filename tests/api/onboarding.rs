@@ -78,7 +78,7 @@ async fn whoever_proves_its_address_sells_at_once() {
     assert_ne!(again["key"], onboarded["key"]);
     for key in [key, again["key"].as_str().unwrap()] {
         let me = ask(&service, Method::GET, "/v1/me", Some(key), &Value::Null).await;
-        assert_eq!(me.json()["merchantId"], onboarded["merchantId"], "{}", me.body);
+        assert_eq!(me.json()["merchant"]["merchantId"], onboarded["merchantId"], "{}", me.body);
     }
 
     // What it proved is where it is paid, and nowhere else.
