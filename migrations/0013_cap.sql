@@ -89,6 +89,10 @@ create index settlement_gas_payer_idx on settlement (chain_id, payer)
 create index settlement_merchant_idx on settlement (merchant_id, created_at);
 create index settlement_payer_idx on settlement (payer, created_at);
 
+-- Claims add up what failed of a counter while others wait for it.
+drop index budget_hold_released_idx;
+create index budget_hold_released_idx on budget_hold (counter_id) include (amount) where is_released;
+
 -- As before, and told apart from those who count what was claimed before their cap was made: a failure
 -- is either seen by them, or sees what they wrote. The lock's number is that of src/limits/caps/earlier.rs.
 -- Whoever fails settlements waits here for a count, and no count waits for anything of theirs.
