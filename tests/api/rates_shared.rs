@@ -12,7 +12,7 @@ use quittance::limits::RATE_SCRIPT;
 use redis::aio::MultiplexedConnection;
 use tokio::task::JoinHandle;
 
-use crate::support::{REDIS_URL, Redis, Service, World};
+use crate::support::{Answer, REDIS_URL, Redis, Service, World};
 
 const PER_SECOND: f64 = 200.0;
 const BURST: f64 = 100.0;
@@ -61,11 +61,12 @@ impl Callers {
         admitted.iter().copied().filter(|at| *at >= moment).collect()
     }
 
-    async fn end(self) {
+    async fn end(self) -> Vec<Instant> {
         self.is_over.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.unwrap();
         }
+        std::mem::take(&mut *self.admitted.lock().unwrap())
     }
 }
 
@@ -78,12 +79,17 @@ fn assert_within(what: &str, since: Instant, admitted: &mut [Instant]) {
     }
 }
 
-/// No fewer passed than may, in all.
-fn assert_used(what: &str, since: Instant, admitted: &[Instant]) {
-    let (n, last) = (admitted.len(), *admitted.last().unwrap());
-    let may = (BURST + PER_SECOND * (last - since).as_secs_f64()) * 0.98;
-    let n = f64::from(u32::try_from(n).unwrap());
-    assert!(n >= may, "{what}: {n} passed after {:?}, {may:.0} may", last - since);
+/// No fewer passed than may: what was not used is still there, as the last answer says.
+fn assert_used(since: Instant, n_passed: usize, last: &Answer, asked: Instant) {
+    let left = last.header("ratelimit").unwrap().strip_prefix("\"verify\";r=").unwrap();
+    let left: u32 = left.strip_suffix(";t=1").unwrap().parse().unwrap();
+    let n = f64::from(u32::try_from(n_passed).unwrap() + u32::from(last.status == 200) + left);
+    let may = (BURST + PER_SECOND * (asked - since).as_secs_f64()) * 0.98;
+    assert!(
+        n >= may,
+        "{n_passed} passed after {:?} and {left} are left, {may:.0} may",
+        asked - since
+    );
 }
 
 /// How many requests were counted by Redis and by the process.
@@ -121,21 +127,30 @@ async fn two_replicas_share_a_limit_and_hold_it_by_themselves_while_redis_is_awa
     let started = Instant::now();
     let callers: Vec<_> = replicas.iter().map(Callers::of).collect();
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let mut shared: Vec<_> = callers.iter().flat_map(|callers| callers.since(started)).collect();
-    assert_within("shared", started, &mut shared);
-    assert_used("shared", started, &shared);
+    let mut shared = Vec::new();
+    for callers in callers {
+        shared.extend(callers.end().await);
+    }
     for replica in &replicas {
         let [by_redis, by_process] = counted(replica).await;
         assert!(by_redis > 100 && by_process == 0, "{by_redis} and {by_process}");
     }
+    let asked = Instant::now();
+    let last = replicas[0].post("/verify", &serde_json::json!({})).await;
+    assert_within("shared", started, &mut shared);
+    assert_used(shared[0], shared.len(), &last, asked);
 
+    let callers: Vec<_> = replicas.iter().map(Callers::of).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let killed = Instant::now();
     redis.kill().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     for (replica, callers) in replicas.iter().zip(&callers) {
         let mut alone = callers.since(killed);
         assert_within("alone", killed, &mut alone);
-        assert_used("alone", killed, &alone);
+        // No fewer than the rate, whatever was left of the burst.
+        let n = f64::from(u32::try_from(alone.len()).unwrap());
+        assert!(n >= PER_SECOND * 1.5, "{n} passed in two seconds");
         assert!(counted(replica).await[1] > 100);
     }
 

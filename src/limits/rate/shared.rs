@@ -14,8 +14,9 @@ use super::process::Taken;
 /// One call, one step. The clock is that of Redis, which all processes share.
 pub(super) const SCRIPT: &str = include_str!("gcra.lua");
 
-/// How long a request waits for Redis, once: then the process counts until Redis answers again.
-const TIMEOUT: Duration = Duration::from_millis(50);
+/// How long a request waits for Redis, once: then the process counts until Redis answers again. Longer
+/// than a busy machine keeps an answer lying, because a limit that is not shared is less of a limit.
+const TIMEOUT: Duration = Duration::from_millis(250);
 
 const PURPOSE: Purpose =
     Purpose { name: "limits", otherwise: "each process holds its merchants to the whole limit" };
