@@ -26,7 +26,7 @@ use super::{
 };
 
 /// How long a key is believed without asking the database.
-const BELIEVED_FOR: Duration = Duration::from_millis(800);
+const BELIEVED_FOR: Duration = Duration::from_millis(500);
 /// How many keys are believed at a time; about 300 bytes each.
 const N_KNOWN_MAX: u64 = 100_000;
 /// How long a key that was good is looked up whoever else fails at its address.
