@@ -116,7 +116,7 @@ async fn end(world: World, services: Vec<Service>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fails_can_be_used_again_and_what_is_paid_after_all_cannot() {
+async fn what_fails_can_be_used_again() {
     let world = World::stepped().await;
     world.far_from_a_full_hour().await;
     let proxy = world.proxy();
